@@ -1,0 +1,5 @@
+"""Vision-transformer backbones for OpenMMLab's detectors and segmenters."""
+
+from .backbones import RegionViT
+
+__all__ = ['RegionViT']

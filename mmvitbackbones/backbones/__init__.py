@@ -1,0 +1,5 @@
+"""The backbones, registered in ``mmengine.registry.MODELS``."""
+
+from .regionvit import RegionViT
+
+__all__ = ['RegionViT']

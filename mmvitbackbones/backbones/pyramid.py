@@ -1,0 +1,230 @@
+"""What all backbones share: a stem and stages in, feature maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit, update_init_info
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+MIN_SIZE = 32
+
+
+class Pyramid(BaseModule):
+    """A hierarchical backbone: a stem, and stages that each halve the resolution.
+
+    The stem and the stages hand each other a tuple whose first item is the map of local tokens,
+    (B, H, W, C); what else a family carries along follows it.
+
+    Args:
+        stem (nn.Module): From an image (B, 3, H, W) to the tuple the first stage takes.
+        stages (Sequence[nn.Module]): Each takes and returns such a tuple.
+        dims (Sequence[int]): Channels of the stages' local tokens.
+        out_indices (Sequence[int], optional): Stages whose maps are the output; None: all. Stages
+            after the last of them are not run, and not trained.
+        out_norm (str, optional): 'output': a LayerNorm on each map that leaves the backbone;
+            'inline': one after each stage, whose result the next stage also receives; None.
+        frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the stem and the first k
+            stages with their norms.
+        norm_eval (bool): Keep batch normalisation, if there is any, in evaluation mode.
+        init_cfg (dict | list[dict], optional): As in mmengine; of ``type='Pretrained'``, published
+            weights are taken as they are, see
+            :func:`mmvitbackbones.checkpoints.load_published`.
+
+    Raises:
+        ValueError: For an option's value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        dims: Sequence[int],
+        out_indices: Sequence[int] | None = None,
+        out_norm: str | None = 'output',
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        count = len(stages)
+        out_indices = tuple(range(count)) if out_indices is None else tuple(out_indices)
+        if not out_indices or sorted(set(out_indices)) != list(out_indices):
+            raise ValueError(f'out_indices must rise and not be empty, got {out_indices}')
+        if not 0 <= out_indices[0] <= out_indices[-1] < count:
+            raise ValueError(f'out_indices must lie in 0..{count - 1}, got {out_indices}')
+        check_choice('out_norm', out_norm, ('inline', 'output', None))
+        if not -1 <= frozen_stages <= count:
+            raise ValueError(f'frozen_stages must lie in -1..{count}, got {frozen_stages}')
+        self.out_indices = out_indices
+        self.out_norm = out_norm
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        normed = {'inline': range(count), 'output': out_indices, None: ()}[out_norm]
+        self.out_norms = nn.ModuleList(
+            nn.LayerNorm(dims[i]) if i in normed else nn.Identity() for i in range(count)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self._freeze()
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; published weights go through ``load_published``."""
+        cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        pretrained = [c for c in cfgs if c and c['type'] in ('Pretrained', PretrainedInit)]
+        if not pretrained:
+            super().init_weights()
+            return
+        from ..checkpoints import load_published
+
+        if len(cfgs) > 1 or set(pretrained[0]) != {'type', 'checkpoint'}:
+            raise ValueError(
+                "init_cfg of type 'Pretrained' takes 'checkpoint' and stands alone, as published "
+                f'weights fill the whole backbone; got {self.init_cfg}'
+            )
+        path = pretrained[0]['checkpoint']
+        load_published(self, path)
+        if hasattr(self, '_params_init_info'):
+            update_init_info(self, init_info=f'load_published from {path}')
+        self._is_init = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps of a batch of images.
+
+        Args:
+            x (Tensor): Images, (B, 3, H, W), H and W at least 32.
+
+        Returns:
+            tuple[Tensor, ...]: Maps of the stages in ``out_indices``, (B, C_i, ceil(H / s_i),
+            ceil(W / s_i)) with stage i's stride s_i; laid out in memory channels last.
+
+        Raises:
+            ValueError: If the image has another shape.
+        """
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(
+                f'{type(self).__name__} takes images of shape (B, 3, H, W), got {tuple(x.shape)}'
+            )
+        if min(x.shape[2:]) < MIN_SIZE:
+            raise ValueError(
+                f'{type(self).__name__} takes images of at least {MIN_SIZE} x {MIN_SIZE} pixels, '
+                f'got {x.shape[2]} x {x.shape[3]}'
+            )
+        state, maps = self.stem(x), []
+        for i in range(self.out_indices[-1] + 1):
+            state = self.stages[i](*state)
+            normed = self.out_norms[i](state[0])
+            if i in self.out_indices:
+                maps.append(normed.permute(0, 3, 1, 2))
+            if self.out_norm == 'inline':
+                state = (normed, *state[1:])
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> Pyramid:
+        """Switch to training mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        first = max(self.frozen_stages, 0)
+        stem = [] if self.frozen_stages < 0 else [self.stem]
+        return [*stem, *self.stages[:first], *self.out_norms[:first]]
+
+    def _freeze(self) -> None:
+        unused = self.out_indices[-1] + 1
+        past_the_last_output = [*self.stages[unused:], *self.out_norms[unused:]]
+        for module in [*self._frozen(), *past_the_last_output]:
+            module.requires_grad_(False)
+
+
+class Stage(nn.Module):
+    """Blocks that are run one after the other, or again in the backward pass to save memory.
+
+    Args:
+        blocks (Sequence[nn.Module]): The blocks.
+        with_cp (bool): Keep only each block's input, and compute the rest again in the backward
+            pass. Defaults to False.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], with_cp: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
+        """Run one block, checkpointed where ``with_cp`` says so."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(partial(block), *args, use_reentrant=False)
+        return block(*args)
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Stochastic depth's rates, rising linearly from 0 to ``rate`` over the blocks of all stages.
+
+    Returns:
+        list[list[float]]: One list a stage.
+    """
+    rates = iter(torch.linspace(0, rate, sum(depths), dtype=torch.float64).tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise a ValueError that names the option unless the value is one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f'{option} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
+
+
+def check_rates(**rates: float) -> None:
+    """Raise a ValueError that names the option for a rate outside [0, 1)."""
+    for option, rate in rates.items():
+        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ValueError(f'{option} must be a number from 0 up to, not with, 1, got {rate!r}')
+
+
+def resolve_arch(
+    arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]
+) -> dict:
+    """Look an architecture up, or check one given as a dict.
+
+    Args:
+        arch (str | Mapping): A name in ``zoo``, or a mapping with the same keys as its entries.
+        zoo (Mapping): The published architectures.
+        per_stage (Sequence[str]): The keys that hold one entry a stage.
+
+    Returns:
+        dict: The architecture.
+
+    Raises:
+        ValueError: For an unknown name, a missing or unknown key, or lengths that differ.
+    """
+    if isinstance(arch, str):
+        check_choice('arch', arch, tuple(zoo))
+        return dict(zoo[arch])
+    keys = set(next(iter(zoo.values())))
+    if not isinstance(arch, Mapping) or set(arch) != keys:
+        raise ValueError(
+            f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
+            f'{", ".join(sorted(keys))}, got {arch!r}'
+        )
+    lengths = {key: len(arch[key]) for key in per_stage}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f'arch must give {", ".join(per_stage)} for as many stages, got {arch!r}')
+    for key in per_stage:
+        if not arch[key] or not all(isinstance(n, int) and n > 0 for n in arch[key]):
+            raise ValueError(f'arch: {key} must be positive integers, got {arch[key]!r}')
+    return dict(arch)

@@ -1,0 +1,359 @@
+"""RegionViT: regional-to-local attention (Chen et al., ICLR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks.drop import DropPath
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import PEG, RelativePositionBias, SelfAttention
+from ..layers.windows import merge, partition, validity
+from .pyramid import Pyramid, Stage, check_choice, check_rates, drop_path_rates, resolve_arch
+
+PATCH = 4  # pixels per local token, along each side
+
+
+def _arch(stem: str, dim: int, heads: int, depths: Sequence[int], window: int) -> dict:
+    widths = [2**i for i in range(4)]
+    return dict(
+        stem=stem,
+        dims=[dim * w for w in widths],
+        heads=[heads * w for w in widths],
+        depths=list(depths),
+        window_size=window,
+    )
+
+
+# Table 2; the names with a plus in the paper have windows of 14.
+ARCHS = {
+    f'{name}{suffix}': _arch(*sizes, window)
+    for name, sizes in dict(
+        tiny=('3-conv', 64, 2, (2, 2, 8, 2)),
+        small=('3-conv', 96, 3, (2, 2, 8, 2)),
+        medium=('1-conv', 96, 3, (2, 2, 14, 2)),
+        base=('1-conv', 128, 4, (2, 2, 14, 2)),
+    ).items()
+    for suffix, window in (('', 7), ('_plus', 14))
+}
+
+
+@MODELS.register_module()
+class RegionViT(Pyramid):
+    """RegionViT, emitting the local tokens of each stage.
+
+    Regional tokens, one for each M x M window of local tokens, exchange information among
+    themselves; then each exchanges it with its own window (Sec. 3, Eq. 2 and 3).
+
+    Args:
+        arch (str | dict): 'tiny', 'small', 'medium', 'base' (Table 2), each also with '_plus'
+            (windows of 14 instead of 7); or a dict with ``stem`` ('3-conv' or '1-conv'), ``dims``,
+            ``heads``, ``depths`` (a list each, one entry a stage) and ``window_size``.
+            Defaults to 'small'.
+        window_size (int | Sequence[int], optional): Side M of a window in tokens, the same for
+            all stages; None: the arch's.
+        peg (bool): A positional encoding generator after the first encoder of each stage
+            ('w/ PEG' in Table 5). Defaults to False.
+        out_indices (Sequence[int], optional): Stages to emit; None: all.
+        out_norm (str, optional): 'inline' (the published detectors: the next stage also receives
+            the normalised tokens), 'output', or None. Defaults to 'inline'.
+        drop_path_rate (float): Stochastic depth, of the last encoder. Defaults to 0.1.
+        drop_rate (float): Dropout after projections and in feed-forward networks. Defaults to 0.
+        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
+        frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the first k stages too.
+            Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode; RegionViT has none of its
+            own. Defaults to False.
+        with_cp (bool): Trade time for memory by computing each encoder again in the backward
+            pass. Defaults to False.
+        init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
+            checkpoint=...)`` takes a published file as it is.
+
+    Raises:
+        ValueError: For an option's value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        window_size: int | Sequence[int] | None = None,
+        peg: bool = False,
+        out_indices: Sequence[int] | None = None,
+        out_norm: str | None = 'inline',
+        drop_path_rate: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        arch = resolve_arch(arch, ARCHS, per_stage=('dims', 'heads', 'depths'))
+        dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
+        _check_widths(arch['stem'], dims, heads)
+        window = _one_window(arch['window_size'] if window_size is None else window_size, dims)
+        check_rates(
+            drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
+        )
+        stages = [
+            R2LStage(
+                dims[i - 1] if i else None,
+                dims[i],
+                heads[i],
+                window,
+                peg,
+                rates,
+                drop_rate,
+                attn_drop_rate,
+                with_cp,
+            )
+            for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))
+        ]
+        super().__init__(
+            Tokenization(arch['stem'], dims[0], window),
+            stages,
+            dims,
+            out_indices=out_indices,
+            out_norm=out_norm,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
+        self.window_size = window
+
+
+class Tokenization(nn.Module):
+    """Local and regional tokens of an image (Sec. 3, Table 2).
+
+    Args:
+        stem (str): '3-conv' or '1-conv', how local tokens are made.
+        dims (int): Channels C.
+        window (int): Side M of a window: a regional token sees 4M x 4M pixels.
+    """
+
+    def __init__(self, stem: str, dims: int, window: int) -> None:
+        super().__init__()
+        if stem == '1-conv':
+            self.local = nn.Sequential(nn.Conv2d(3, dims, 8, stride=PATCH, padding=3))
+        else:
+            self.local = nn.Sequential(
+                nn.Conv2d(3, dims // 4, 3, stride=2, padding=1),
+                ChannelNorm(dims // 4),
+                nn.GELU(),
+                nn.Conv2d(dims // 4, dims // 2, 3, stride=2, padding=1),
+                ChannelNorm(dims // 2),
+                nn.GELU(),
+                nn.Conv2d(dims // 2, dims, 3, padding=1),
+            )
+        self.patch = PATCH * window
+        self.regional = nn.Conv2d(3, dims, self.patch, stride=self.patch)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokenize.
+
+        Args:
+            image (Tensor): (B, 3, H, W).
+
+        Returns:
+            tuple[Tensor, Tensor]: Local tokens (B, ceil(H / 4), ceil(W / 4), C), and regional
+            tokens (B, ceil(H / 4M), ceil(W / 4M), C).
+        """
+        image = image.contiguous(memory_format=torch.channels_last)
+        height, width = image.shape[2:]
+        x = image
+        if len(self.local) == 1:
+            # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
+            x = F.pad(x, (0, int(width % PATCH == 1), 0, int(height % PATCH == 1)))
+        local = self.local(x).permute(0, 2, 3, 1)
+        padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
+        return local, self.regional(padded).permute(0, 2, 3, 1)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a (B, C, H, W) map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; (B, C, H, W) in and out, channels last in memory."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class R2LStage(Stage):
+    """Downsampling, then R2L transformer encoders.
+
+    Args:
+        in_dims (int, optional): Channels of the previous stage; None: do not downsample.
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        window (int): Side M of a window.
+        peg (bool): Whether a PEG follows the first encoder.
+        drop_path (Sequence[float]): Rates, one for each encoder.
+        drop (float): Dropout of projections.
+        attn_drop (float): Dropout of attention weights.
+        with_cp (bool): See :class:`Stage`.
+    """
+
+    def __init__(
+        self,
+        in_dims: int | None,
+        dims: int,
+        heads: int,
+        window: int,
+        peg: bool,
+        drop_path: Sequence[float],
+        drop: float,
+        attn_drop: float,
+        with_cp: bool,
+    ) -> None:
+        blocks = [Encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path]
+        super().__init__(blocks, with_cp)
+        self.window = window
+        self.downsample = Downsampling(in_dims, dims) if in_dims else nn.Identity()
+        self.peg = PEG(dims) if peg else None
+
+    def forward(self, local: Tensor, regional: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the stage.
+
+        Args:
+            local (Tensor): Local tokens, (B, H, W, C).
+            regional (Tensor): Regional tokens, (B, rows, columns, C).
+
+        Returns:
+            tuple[Tensor, Tensor]: The same, at half the size and other channels if downsampled.
+        """
+        local, regional = self.downsample(local), self.downsample(regional)
+        size, grid = tuple(local.shape[1:3]), tuple(regional.shape[1:3])
+        valid = validity(size, self.window, grid, local.device)
+        if valid is not None:
+            valid = F.pad(valid, (1, 0), value=True)
+        tokens = join(local, regional, self.window)
+        for i, block in enumerate(self.blocks):
+            tokens = self.run(block, tokens, valid)
+            if i == 0 and self.peg is not None:
+                local, regional = split(tokens, self.window, size)
+                tokens = join(self.peg(local), self.peg(regional), self.window)
+        return split(tokens, self.window, size)
+
+
+def join(local: Tensor, regional: Tensor, window: int) -> Tensor:
+    """Put each regional token before the local tokens of its window.
+
+    Args:
+        local (Tensor): (B, H, W, C).
+        regional (Tensor): (B, rows, columns, C).
+        window (int): Side M of a window.
+
+    Returns:
+        Tensor: (B, rows, columns, 1 + M * M, C), zeros where a window reaches beyond the map.
+    """
+    windows = partition(local, window, tuple(regional.shape[1:3]))
+    return torch.cat([regional.unsqueeze(3), windows], dim=3)
+
+
+def split(tokens: Tensor, window: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Undo :func:`join`: the local map of the given size, and the regional tokens."""
+    return merge(tokens[:, :, :, 1:], window, size), tokens[:, :, :, 0]
+
+
+class Downsampling(nn.Module):
+    """Half the resolution of a token grid, other channels (Sec. 3, Downsampling).
+
+    Both grids go through the same weights.
+
+    Args:
+        in_dims (int): Channels before.
+        dims (int): Channels after, a multiple of those before.
+    """
+
+    def __init__(self, in_dims: int, dims: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(in_dims)
+        self.conv = nn.Conv2d(in_dims, dims, 3, stride=2, padding=1, groups=in_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
+        x = F.gelu(self.norm(x)).permute(0, 3, 1, 2)
+        return self.conv(x).permute(0, 2, 3, 1)
+
+
+class Encoder(nn.Module):
+    """R2L transformer encoder (Eq. 2): regional, then local self-attention, then feed-forward.
+
+    Both attentions share their weights, but for the normalisation before them.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        window (int): Side M of a window.
+        drop_path (float): Stochastic depth.
+        drop (float): Dropout of projections.
+        attn_drop (float): Dropout of attention weights.
+    """
+
+    def __init__(
+        self, dims: int, heads: int, window: int, drop_path: float, drop: float, attn_drop: float
+    ) -> None:
+        super().__init__()
+        self.norm0 = nn.LayerNorm(dims, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dims, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
+        self.attn = SelfAttention(dims, heads, attn_drop, drop)
+        self.bias = RelativePositionBias(window, heads)
+        self.drop_path = DropPath(drop_path)
+        self.ffn = FFN(
+            dims,
+            4 * dims,
+            act_cfg=dict(type='GELU'),
+            ffn_drop=drop,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path),
+        )
+
+    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Run the encoder.
+
+        Args:
+            tokens (Tensor): Each regional token and the local tokens of its window,
+                (B, rows, columns, 1 + M * M, C).
+            valid (Tensor, optional): Boolean, (rows * columns, 1 + M * M), the tokens on the map.
+
+        Returns:
+            Tensor: As ``tokens``.
+        """
+        regional = tokens[:, :, :, 0]
+        y = self.attn(self.norm0(regional).flatten(1, 2)).view_as(regional)
+        y = torch.cat([(regional + self.drop_path(y)).unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
+        # Eq. 3 gives a bias to pairs of local tokens only.
+        bias = F.pad(self.bias(), (1, 0, 1, 0))
+        z = self.attn(self.norm1(y).flatten(0, 2), bias, valid).view_as(y)
+        z = y + self.drop_path(z)
+        return self.ffn(self.norm2(z), identity=z)
+
+
+def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
+    check_choice("arch['stem']", stem, ('3-conv', '1-conv'))
+    for dim, head in zip(dims, heads):
+        if dim % head:
+            raise ValueError(f'arch: {head} heads do not divide {dim} channels')
+    for before, after in zip(dims, dims[1:]):
+        if after % before:
+            raise ValueError(
+                f'arch: {before} channels do not divide the {after} of the next stage, as the '
+                'depth-wise downsampling needs'
+            )
+    if dims[0] % 4:
+        raise ValueError(f'arch: the first of dims must be a multiple of 4, got {dims[0]}')
+
+
+def _one_window(window_size: int | Sequence[int], dims: Sequence[int]) -> int:
+    windows = [window_size] * len(dims) if isinstance(window_size, int) else list(window_size)
+    if len(windows) != len(dims) or len(set(windows)) != 1:
+        raise ValueError(
+            f'window_size must be one integer, or {len(dims)} equal ones, got {window_size}: the '
+            'grids of local and regional tokens halve together, so all stages share one window'
+        )
+    if not isinstance(windows[0], int) or windows[0] < 1:
+        raise ValueError(f'window_size must be a positive integer, got {window_size!r}')
+    return windows[0]

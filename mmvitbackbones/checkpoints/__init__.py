@@ -1,0 +1,18 @@
+"""Published weights: recognise, rename, resize, report; and safe reading of files."""
+
+from .published import LoadReport, load_published
+from .reading import (
+    UnreadableCheckpointError,
+    allow_mmengine_classes,
+    read_checkpoint,
+    use_safe_loading,
+)
+
+__all__ = [
+    'LoadReport',
+    'UnreadableCheckpointError',
+    'allow_mmengine_classes',
+    'load_published',
+    'read_checkpoint',
+    'use_safe_loading',
+]

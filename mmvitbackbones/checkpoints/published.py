@@ -1,0 +1,212 @@
+"""The one path on which published weights, and our own, get into a backbone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from . import regionvit
+from .conversion import Conversion
+from .reading import read_checkpoint
+
+# By the class of the backbone: the rules of its published files.
+FAMILIES = {'RegionViT': regionvit}
+
+# A detector adds these to what was published for classification.
+_MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
+_BLOCK = re.compile(r'^stages\.(\d+)\.blocks\.(\d+)\.')
+
+
+@dataclass
+class LoadReport:
+    """What became of each tensor of a checkpoint, and of a model.
+
+    Attributes:
+        source (str): The file, or 'a state dict'.
+        kind (str): Whose names it had: a published family, or 'mmvitbackbones'.
+        loaded (list[str]): The model's tensors that were filled, by our names.
+        resized (dict[str, tuple]): Those of them that were resized: shape in the file, and here.
+        new (list[str]): The model's tensors that the file does not have and that start new.
+        unused (list[str]): The file's tensors that a backbone does not need, by their names.
+        tied (list[str]): The file's second copies of tensors that are tied, by their names.
+    """
+
+    source: str
+    kind: str
+    loaded: list[str] = field(default_factory=list)
+    resized: dict[str, tuple] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Summarise in a few lines for the log."""
+        lines = [f'{self.source}: {self.kind} weights, {len(self.loaded)} tensors loaded']
+        if self.resized:
+            shapes = sorted({f'{tuple(a)} -> {tuple(b)}' for a, b in self.resized.values()})
+            lines.append(f'  resized: {", ".join(self.resized)} ({"; ".join(shapes)})')
+        for title, names in (
+            ('new, not in the file', self.new),
+            ('unused', self.unused),
+            ('second copies of tied tensors', self.tied),
+        ):
+            if names:
+                lines.append(f'  {title}: {", ".join(names)}')
+        return '\n'.join(lines)
+
+
+def load_published(
+    model: nn.Module, path_or_state_dict: str | os.PathLike | Mapping
+) -> LoadReport:
+    """Load published weights, or our own, into a backbone.
+
+    A published file is taken as it is: recognised by its names, renamed, and resized where the
+    window differs. Only output norms and PEG may be missing from it, and start new.
+
+    Args:
+        model (nn.Module): One of this package's backbones.
+        path_or_state_dict (str | os.PathLike | Mapping): A file, a URL, or what such a file holds.
+
+    Returns:
+        LoadReport: What was loaded, resized, left new and left unused; also written to the log.
+
+    Raises:
+        TypeError: If ``model`` is not one of this package's backbones.
+        ValueError: If the weights are of another family or size, or tensors are missing or
+            unexpected; the model is then left as it was.
+        FileNotFoundError: If there is no such file.
+        UnreadableCheckpointError: If the file is damaged or holds more than plain data.
+    """
+    family = FAMILIES.get(type(model).__name__)
+    if family is None:
+        raise TypeError(
+            f'load_published takes one of {", ".join(FAMILIES)}, got {type(model).__name__}; '
+            "a detector's backbone is its .backbone"
+        )
+    if isinstance(path_or_state_dict, Mapping):
+        source, checkpoint = 'a state dict', path_or_state_dict
+    else:
+        source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
+    target = model.state_dict()
+    kind, found = _identify(tensors_of(checkpoint), family, target, source)
+    report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
+    _check_size(found.tensors, target, report)
+
+    filled = {}
+    for name, tensor in found.tensors.items():
+        if name not in target:
+            continue
+        if tensor.shape != target[name].shape:
+            resized = family.resize(name, tensor, target[name].shape)
+            if resized is None:
+                raise ValueError(
+                    f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
+                    f'{tuple(target[name].shape)}: are they of the same arch?'
+                )
+            report.resized[name] = (tensor.shape, resized.shape)
+            tensor = resized
+        filled[name] = tensor
+    report.loaded = list(filled)
+    missing = [name for name in target if name not in filled]
+    report.new = [name for name in missing if _MAY_START_NEW.search(name)]
+    _check_names(
+        missing=[name for name in missing if name not in report.new],
+        unexpected=[name for name in found.tensors if name not in target],
+        source=source,
+    )
+    model.load_state_dict(filled, strict=False)
+    print_log(str(report), logger='current')
+    return report
+
+
+def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, without the prefixes of wrappers.
+
+    Args:
+        checkpoint (Mapping): A state dict, or a mapping that has one under 'state_dict', 'model'
+            or 'net'.
+    """
+    for key in ('state_dict', 'model', 'net'):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    return {
+        re.sub(r'^module\.', '', name): tensor
+        for name, tensor in checkpoint.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _identify(
+    state: dict[str, Tensor], family: object, target: Mapping, source: str
+) -> tuple[str, Conversion]:
+    """Whose names the state dict has, and its tensors under ours."""
+    if family.recognise(state):
+        return f'published {family.NAME}', family.convert(state)
+    for other in FAMILIES.values():
+        if other.recognise(state):
+            raise ValueError(f'{source} holds {other.NAME} weights, the model is {family.NAME}')
+    ours = Conversion(tensors=state)
+    if any(name.startswith('backbone.') for name in state):
+        ours = Conversion(
+            {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')},
+            unused=[n for n in state if not n.startswith('backbone.')],
+        )
+    if not set(ours.tensors) & set(target):
+        names = ', '.join(list(state)[:3]) or 'no tensor at all'
+        raise ValueError(
+            f'{source} holds neither published {family.NAME} weights nor our own; it has {names} '
+            f'({len(state)} tensors)'
+        )
+    return 'mmvitbackbones', ours
+
+
+def _check_size(tensors: Mapping, target: Mapping, report: LoadReport) -> None:
+    """Compare depths and channels first: one plain sentence instead of a hundred names."""
+    theirs, ours = _outline(tensors), _outline(target)
+    if theirs != ours:
+        raise ValueError(
+            f'{report.source} is of another arch: it has {_describe(theirs)}; the model has '
+            f'{_describe(ours)}. Set arch to the size of the file'
+        )
+
+
+def _outline(tensors: Mapping) -> list[tuple[int, int]]:
+    """Depth and channels of each stage."""
+    blocks: dict[int, set[int]] = {}
+    dims: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        found = _BLOCK.match(name)
+        if found:
+            stage = int(found[1])
+            blocks.setdefault(stage, set()).add(int(found[2]))
+            if tensor.dim() == 1:
+                dims.setdefault(stage, tensor.shape[0])
+    return [(len(blocks[stage]), dims.get(stage, 0)) for stage in sorted(blocks)]
+
+
+def _describe(outline: list[tuple[int, int]]) -> str:
+    depths = ', '.join(str(depth) for depth, _ in outline) or 'none'
+    dims = ', '.join(str(dim) for _, dim in outline) or 'none'
+    return f'depths {depths} and channels {dims}'
+
+
+def _check_names(missing: list[str], unexpected: list[str], source: str) -> None:
+    if not missing and not unexpected:
+        return
+    problems = [
+        f'{len(names)} {title} ({", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
+        for title, names in (('missing', missing), ('unexpected', unexpected))
+        if names
+    ]
+    hint = ''
+    if any('.peg.' in name for name in unexpected):
+        hint = '; the file has PEG: set peg=True'
+    elif any(name.startswith('out_norms.') for name in unexpected):
+        hint = '; the file has output norms: set out_norm'
+    raise ValueError(f'{source} does not fit the model: {"; ".join(problems)} tensors{hint}')

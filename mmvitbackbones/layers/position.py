@@ -1,0 +1,76 @@
+"""Relative-position biases: index, look-up, resizing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from mmengine.model.weight_init import trunc_normal_
+from torch import Tensor, nn
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def relative_position_index(window: int, device: torch.device) -> Tensor:
+    """Index of each pair of a window's tokens into a flattened table of offsets.
+
+    Args:
+        window (int): Side M of the window, in tokens.
+        device (torch.device): Where the result is kept.
+
+    Returns:
+        Tensor: (M * M, M * M), integers; query (qy, qx) and key (ky, kx) read row ky - qy + M - 1
+        and column kx - qx + M - 1 of a (2M - 1) x (2M - 1) grid.
+    """
+    coords = torch.stack(
+        torch.meshgrid(
+            torch.arange(window, device=device),
+            torch.arange(window, device=device),
+            indexing='ij',
+        )
+    ).flatten(1)
+    offset = coords[:, None, :] - coords[:, :, None] + window - 1
+    return offset[0] * (2 * window - 1) + offset[1]
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias for each head and each offset between two tokens of a window.
+
+    Args:
+        window (int): Side M of the window, in tokens.
+        num_heads (int): Number of heads.
+    """
+
+    def __init__(self, window: int, num_heads: int) -> None:
+        super().__init__()
+        self.window = window
+        self.table = nn.Parameter(torch.zeros(num_heads, (2 * window - 1) ** 2))
+        trunc_normal_(self.table, std=0.02)
+
+    def forward(self) -> Tensor:
+        """Look the bias of all pairs of tokens up.
+
+        Returns:
+            Tensor: (heads, M * M, M * M), queries in rows, keys in columns.
+        """
+        index = relative_position_index(self.window, self.table.device)
+        return self.table.index_select(1, index.flatten()).unflatten(1, index.shape)
+
+
+def resize_table(table: Tensor, size: int, mode: str = 'bicubic') -> Tensor:
+    """Resize tables of offsets, so that an offset keeps its meaning relative to the window.
+
+    Args:
+        table (Tensor): (heads, S * S), each head's grid in row-major order.
+        size (int): New side of the grid.
+        mode (str): Interpolation, 'bicubic' or 'bilinear'. Defaults to 'bicubic'.
+
+    Returns:
+        Tensor: (heads, size * size).
+    """
+    side = round(table.shape[1] ** 0.5)
+    if side == size:
+        return table
+    grid = table.unflatten(1, (side, side))[None]
+    return F.interpolate(grid, size=(size, size), mode=mode, align_corners=False)[0].flatten(1)

@@ -1,0 +1,66 @@
+"""The check of installed versions when the package is imported.
+
+pip cannot express "mmcv or mmcv-lite", so neither is a declared dependency and this says
+what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+
+# module: (first major.minor that works, first that does not, pip command)
+_SUPPORTED = {
+    'torch': ((2, 1), None, "pip install 'torch>=2.1'"),
+    'mmengine': ((0, 10), (1, 0), "pip install 'mmengine>=0.10,<1'"),
+    'mmcv': (
+        (2, 0),
+        (3, 0),
+        "pip install 'mmcv-lite>=2.0,<2.2' (enough for the backbones) or "
+        "pip install 'mmcv>=2.0,<2.2' (compiled operations, for mmdet, mmseg and mmpretrain)",
+    ),
+}
+
+
+def check_versions(versions: Mapping[str, str | None]) -> None:
+    """Check version strings against what this package supports.
+
+    Args:
+        versions: version by module name ('torch', 'mmengine', 'mmcv'), None where the module is
+            not installed. mmcv and mmcv-lite both count as 'mmcv'.
+
+    Raises:
+        ImportError: one sentence naming the first unmet need and the pip command that meets it.
+    """
+    for name, (oldest, limit, remedy) in _SUPPORTED.items():
+        need = f'{name} >= {oldest[0]}.{oldest[1]}'
+        if limit:
+            need += f', < {limit[0]}.{limit[1]}'
+        if name == 'mmcv':
+            need = f'mmcv or mmcv-lite ({need})'
+        version = versions[name]
+        if version is None:
+            raise ImportError(f'mmvitbackbones needs {need}, which is not installed: run {remedy}.')
+        # Only major.minor: vendors ship pre-release names such as 2.1.0a0+32f93b1.
+        found = tuple(int(part) for part in re.findall(r'\d+', version)[:2])
+        if found < oldest or (limit and found >= limit):
+            raise ImportError(f'mmvitbackbones needs {need}, but found {version}: run {remedy}.')
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Import torch, mmengine and mmcv and return their versions, None for an absent one."""
+    versions: dict[str, str | None] = {}
+    for name in _SUPPORTED:
+        try:
+            versions[name] = importlib.import_module(name).__version__
+        except ModuleNotFoundError as error:
+            if error.name != name:  # installed, but broken inside: its own message says more
+                raise
+            versions[name] = None
+    return versions
+
+
+def check_requirements() -> None:
+    """Check the installed torch, mmengine and mmcv; see `check_versions` for the error."""
+    check_versions(installed_versions())

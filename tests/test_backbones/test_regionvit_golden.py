@@ -1,0 +1,25 @@
+"""RegionViT equals the published function."""
+
+import golden_cases
+import pytest
+import torch
+
+from mmvitbackbones import RegionViT
+from mmvitbackbones.checkpoints import load_published
+
+ARCHS = {'tiny': 'tiny', 'base': 'base', 'small_w14_peg': 'small_plus'}
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+@pytest.mark.parametrize('name', golden_cases.names('regionvit'))
+def test_golden(name, dtype, tolerance):
+    case = golden_cases.GoldenCase(name)
+    model = RegionViT(
+        ARCHS[case.info['variant']],
+        peg='peg' in case.info['variant'],
+        out_norm='inline' if 'kwargs' in case.info else None,
+    )
+    report = load_published(model, case.weights())
+    assert not report.new and not report.resized
+    with torch.no_grad():
+        case.check(model.to(dtype).eval()(case.image().to(dtype)), tolerance)
