@@ -1,5 +1,13 @@
 """Vision-transformer backbones for OpenMMLab's detectors and segmenters."""
 
-from .backbones import RegionViT
+from .requirements_check import check_requirements
+from .version import __version__
 
-__all__ = ['RegionViT']
+check_requirements()
+
+from .backbones import RegionViT  # noqa: E402
+from .checkpoints import allow_mmengine_classes  # noqa: E402
+
+allow_mmengine_classes()
+
+__all__ = ['RegionViT', '__version__']

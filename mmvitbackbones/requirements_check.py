@@ -34,11 +34,9 @@ def check_versions(versions: Mapping[str, str | None]) -> None:
         ImportError: one sentence naming the first unmet need and the pip command that meets it.
     """
     for name, (oldest, limit, remedy) in _SUPPORTED.items():
-        need = f'{name} >= {oldest[0]}.{oldest[1]}'
+        need = f'{"mmcv or mmcv-lite" if name == "mmcv" else name} >= {oldest[0]}.{oldest[1]}'
         if limit:
             need += f', < {limit[0]}.{limit[1]}'
-        if name == 'mmcv':
-            need = f'mmcv or mmcv-lite ({need})'
         version = versions[name]
         if version is None:
             raise ImportError(f'mmvitbackbones needs {need}, which is not installed: run {remedy}.')

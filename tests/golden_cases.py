@@ -42,9 +42,7 @@ class GoldenCase:
             assert tuple(found.shape) == tuple(self.arrays[f'stage{i}_shape'])
             _, std = self.arrays[f'stage{i}_mean_std']
             values = found.detach().double().contiguous().flatten().numpy()
-            error = np.abs(
-                values[self.arrays[f'stage{i}_index']] - self.arrays[f'stage{i}_value']
-            )
+            error = np.abs(values[self.arrays[f'stage{i}_index']] - self.arrays[f'stage{i}_value'])
             assert error.max() <= tolerance * std, f'stage {i}: {error.max() / std:.2e} std'
 
 

@@ -196,9 +196,7 @@ def check_rates(**rates: float) -> None:
             raise ValueError(f'{option} must be a number from 0 up to, not with, 1, got {rate!r}')
 
 
-def resolve_arch(
-    arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]
-) -> dict:
+def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]) -> dict:
     """Look an architecture up, or check one given as a dict.
 
     Args:

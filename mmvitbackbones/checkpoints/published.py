@@ -60,9 +60,7 @@ class LoadReport:
         return '\n'.join(lines)
 
 
-def load_published(
-    model: nn.Module, path_or_state_dict: str | os.PathLike | Mapping
-) -> LoadReport:
+def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Mapping) -> LoadReport:
     """Load published weights, or our own, into a backbone.
 
     A published file is taken as it is: recognised by its names, renamed, and resized where the

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info, barrier
+from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 

@@ -303,12 +303,13 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
         angle, period = rng.uniform(0, np.pi), rng.uniform(8, 40)
         wave = np.sin((np.cos(angle) * columns + np.sin(angle) * rows) * 2 * np.pi / period)
         mix = 0.6 * mix + 0.2 * (1 + wave)
-    image = (base + mix[..., None] * (other - base)).astype(np.float32)
+    image = base + mix[..., None] * (other - base)
     image += (_smooth_noise(rng, height, width, 80) - 0.5)[..., None] * rng.uniform(0, 40)
+    image = np.clip(image, 0, 255).astype(np.uint8)  # OpenCV smooths edges only of bytes
     for _ in range(rng.integers(5, 14)):
         colour = base + rng.uniform(0.2, 0.7) * (rng.uniform(0, 255, 3) - base)
         _draw_clutter(rng, image, colour)
-    return np.clip(image, 0, 255)
+    return image.astype(np.float32)
 
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:

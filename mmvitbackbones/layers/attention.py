@@ -156,9 +156,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dims, dims)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(
-        self, x: Tensor, bias: Tensor | None = None, valid: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Attend among the N tokens of each of the B sequences.
 
         Args:

@@ -1,0 +1,35 @@
+# make demo | test | lint | setup. Each sets up .venv/ first, which takes time once.
+PYTHON ?= python3.11
+# A folder of ready wheels (mmcv), if you have one.
+WHEELS ?= ../shared/wheels
+
+RUN := .venv/bin/python
+CONFIG := configs/demo_maskrcnn_regionvit.py
+OUT := work_dirs/demo
+
+.PHONY: help setup demo lint test
+
+help:
+	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
+	@echo 'make test   check the style, then run the tests'
+	@echo 'make lint   check the style only'
+	@echo 'make setup  only set up .venv/, which the others do too'
+
+setup:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	'Set-up needs Python 3.11 or newer, and "$(PYTHON)" is not one: make PYTHON=/path/to/python3.11' \
+	>&2; exit 1; }
+	@$(PYTHON) tools/setup_env.py --wheels '$(WHEELS)'
+
+demo: setup
+	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT)
+	$(RUN) tools/test.py $(CONFIG) "$$(cat $(OUT)/last_checkpoint)" --demo \
+		--work-dir $(OUT)/test --show-dir '$(CURDIR)/$(OUT)/pictures'
+	@echo 'The pictures of predictions beside the truth are in $(OUT)/pictures.'
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+test: lint
+	$(RUN) -m pytest

@@ -1,0 +1,12 @@
+# RegionViT, Appendix A.2: AdamW, batch 16; its 90k iterations with steps at 60k and 80k are
+# 12 epochs of COCO with steps after 8 and 11.
+_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
+]
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0),
+)

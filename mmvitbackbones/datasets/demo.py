@@ -1,0 +1,163 @@
+"""Turn any config into one that runs on the digit scenes, on a CPU."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict
+
+from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
+
+# What a config may set in a dict named ``demo``, and what holds where it does not.
+DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
+SIZE = 256  # pixels; scenes are resized to fit a square of this side
+
+
+def use_demo_data(cfg: Config, root: str) -> None:
+    """Point a detection or segmentation config at the digit scenes.
+
+    Data, image size, classes, schedule and the number of proposals become those of the demo; the
+    model stays the config's. Published weights that are not there are left out. A dict named
+    ``demo`` in the config overrides :data:`DEFAULTS`.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        root (str): Folder that :func:`make_digit_scenes` wrote.
+
+    Raises:
+        ValueError: If the config is neither of mmdet nor of mmseg, or ``demo`` has unknown keys.
+    """
+    settings = {**DEFAULTS, **cfg.get('demo', {})}
+    if set(settings) != set(DEFAULTS):
+        raise ValueError(f'demo may hold {", ".join(DEFAULTS)}, got {dict(cfg.demo)}')
+    scope = cfg.get('default_scope')
+    if scope == 'mmdet':
+        train, val, metric = _detection_data(cfg, root)
+        classes = len(CLASSES)
+    elif scope == 'mmseg':
+        train, val, metric = _segmentation_data(cfg, root)
+        classes = len(SEMANTIC_CLASSES)
+    else:
+        raise ValueError(f'--demo runs configs of mmdet and mmseg, got default_scope={scope!r}')
+    for part in _dicts(cfg.model):
+        if 'num_classes' in part:
+            part['num_classes'] = classes
+    _cheaper_proposals(cfg.model)
+    _drop_absent_weights(cfg.model)
+    _set_data(cfg, train, val, metric, settings['batch_size'])
+    _set_schedule(cfg, **settings)
+
+
+def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+    with_mask = any(step.get('with_mask') for step in _dicts(cfg.train_dataloader))
+    annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=with_mask)
+    resize = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=True)
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+    pack = dict(type='PackDetInputs', meta_keys=keys)
+
+    def dataset(split: str, **kwargs) -> dict:
+        return dict(
+            type='CocoDataset',
+            data_root=root,
+            ann_file=_annotations(split),
+            data_prefix=dict(img=f'images/{split}/'),
+            metainfo=dict(classes=CLASSES, palette=PALETTE),
+            # Mirrored digits are no digits: no flips.
+            pipeline=[dict(type='LoadImageFromFile'), annotations, resize, pack],
+            **kwargs,
+        )
+
+    metric = dict(
+        type='CocoMetric',
+        ann_file=osp.join(root, _annotations('validation')),
+        metric=['bbox', 'segm'] if with_mask else 'bbox',
+    )
+    return dataset('training'), dataset('validation', test_mode=True), metric
+
+
+def _annotations(split: str) -> str:
+    return f'annotations/instances_{split}.json'
+
+
+def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+    # A fixed size, so that scenes can be batched; mmseg evaluates at the map's own size.
+    resize = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=False)
+
+    def dataset(split: str, *steps: dict) -> dict:
+        return dict(
+            type='BaseSegDataset',
+            data_root=root,
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
+            reduce_zero_label=True,
+            metainfo=dict(classes=SEMANTIC_CLASSES, palette=[(0, 0, 0), *PALETTE]),
+            pipeline=[dict(type='LoadImageFromFile'), *steps, dict(type='PackSegInputs')],
+        )
+
+    labels = dict(type='LoadAnnotations', reduce_zero_label=True)
+    cfg.model.data_preprocessor.size = (SIZE, SIZE)
+    cfg.model.test_cfg = dict(mode='whole')
+    metric = dict(type='IoUMetric', iou_metrics=['mIoU'])
+    return dataset('training', labels, resize), dataset('validation', resize, labels), metric
+
+
+def _dicts(node: object) -> Iterator[ConfigDict]:
+    """All dicts in a config, however deep."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _dicts(item)
+
+
+def _cheaper_proposals(model: ConfigDict) -> None:
+    """Fewer proposals: a scene has at most eight objects, and a CPU pays for each region."""
+    for part in _dicts(model):
+        if part.get('type') == 'RandomSampler' and part.get('num', 0) > 128:
+            part['num'] = 128
+        if 'nms_pre' in part and part.get('max_per_img', 0) > 200:
+            part['nms_pre'], part['max_per_img'] = min(part['nms_pre'], 1000), 200
+
+
+def _drop_absent_weights(model: ConfigDict) -> None:
+    for part in _dicts(model):
+        init = part.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            if not osp.isfile(init.get('checkpoint', '')):
+                part['init_cfg'] = None
+
+
+def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:
+    loader = dict(num_workers=1, persistent_workers=True)
+    cfg.train_dataloader = dict(
+        batch_size=batch_size,
+        sampler=dict(type='InfiniteSampler', shuffle=True),
+        dataset=train,
+        **loader,
+    )
+    cfg.val_dataloader = dict(
+        batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=val, **loader
+    )
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.val_evaluator = cfg.test_evaluator = metric
+
+
+def _set_schedule(
+    cfg: Config, max_iters: int, batch_size: int, warmup: int, log_interval: int
+) -> None:
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=0),
+    ]
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+    hooks = cfg.default_hooks
+    hooks.logger.interval = log_interval
+    hooks.checkpoint = dict(
+        type='CheckpointHook', by_epoch=False, interval=min(200, max_iters), max_keep_ckpts=1
+    )
+    if 'visualization' in hooks:
+        hooks.visualization.interval = 20
+    cfg.log_processor.by_epoch = False

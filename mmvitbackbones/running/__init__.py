@@ -1,0 +1,14 @@
+"""What the tools share: configs read and adapted, and checks before a run starts."""
+
+from .checks import check_data, check_fit
+from .command_line import add_common_arguments, build_runner, plain_errors
+from .config import load_config
+
+__all__ = [
+    'add_common_arguments',
+    'build_runner',
+    'check_data',
+    'check_fit',
+    'load_config',
+    'plain_errors',
+]

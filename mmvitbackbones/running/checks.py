@@ -1,0 +1,105 @@
+"""Checks of what a run needs, before it starts."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterator, Mapping
+
+from mmengine.config import Config
+from torch import nn
+
+from ..checkpoints.published import tensors_of
+
+_COCO_LAYOUT = """\
+  {root}/
+    annotations/instances_train2017.json
+    annotations/instances_val2017.json
+    train2017/*.jpg
+    val2017/*.jpg"""
+_LAYOUTS = {'CocoDataset': ('COCO 2017', _COCO_LAYOUT)}
+
+
+def check_data(cfg: Config, *loaders: str) -> None:
+    """Check that the data sets' files are there.
+
+    Args:
+        cfg (Config): The config.
+        *loaders (str): Which of its data loaders will run, e.g. 'train_dataloader'.
+
+    Raises:
+        FileNotFoundError: Names what is missing, the expected layout, and what to do.
+    """
+    for loader in loaders:
+        for dataset in _datasets(cfg.get(loader)):
+            missing = [path for path in _paths(dataset) if not osp.exists(path)]
+            if missing:
+                raise FileNotFoundError(_explain(dataset, missing))
+
+
+def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
+    """Check that a checkpoint fills a model, all of it and nothing else.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (Mapping): What the file holds.
+        path (str): The file, for the message.
+
+    Raises:
+        ValueError: Names tensors that are missing, unexpected or of another shape.
+    """
+    model = getattr(model, 'module', model)
+    ours, theirs = model.state_dict(), tensors_of(checkpoint)
+    theirs = {name: t for name, t in theirs.items() if not name.startswith('data_preprocessor.')}
+    problems = {
+        'missing': [name for name in ours if name not in theirs],
+        'unexpected': [name for name in theirs if name not in ours],
+        'of another shape': [
+            f'{name} {tuple(t.shape)} instead of {tuple(ours[name].shape)}'
+            for name, t in theirs.items()
+            if name in ours and ours[name].shape != t.shape
+        ],
+    }
+    if any(problems.values()):
+        details = '; '.join(
+            f'{len(names)} tensors {problem} ({", ".join(names[:3])}'
+            f'{", ..." if len(names) > 3 else ""})'
+            for problem, names in problems.items()
+            if names
+        )
+        raise ValueError(
+            f'{path} does not fit the config: {details}. Give the config, and the options, it was '
+            'trained with; weights published for ImageNet go into model.backbone.init_cfg'
+        )
+
+
+def _datasets(node: object) -> Iterator[Mapping]:
+    """The data sets of a data loader, inside whatever wraps them."""
+    if isinstance(node, Mapping):
+        if 'data_prefix' in node:
+            yield node
+        else:
+            for value in node.values():
+                yield from _datasets(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _datasets(item)
+
+
+def _paths(dataset: Mapping) -> list[str]:
+    """The files and folders a data set reads."""
+    root = dataset.get('data_root') or ''
+    parts = [dataset.get('ann_file') or '', *dataset['data_prefix'].values()]
+    return [osp.join(root, part) for part in parts if part]
+
+
+def _explain(dataset: Mapping, missing: list[str]) -> str:
+    name, layout = _LAYOUTS.get(dataset['type'], (f'the data of {dataset["type"]}', ''))
+    root = (dataset.get('data_root') or '.').rstrip('/')
+    lines = [f'{name} is not there. Missing: {", ".join(missing)}.']
+    if layout:
+        lines += ['Expected:', layout.format(root=root)]
+    lines.append(
+        'Put or link it there, name its folder with --data-root, or give --demo: that runs any '
+        'config on a small data set of real handwritten digits and needs no download.'
+    )
+    return '\n'.join(lines)

@@ -1,0 +1,84 @@
+"""The part of the command line that training and testing share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import barrier, is_main_process
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..checkpoints import UnreadableCheckpointError, use_safe_loading
+from .config import DEMO_ROOT
+
+_PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``tools/train.py`` and ``tools/test.py`` share."""
+    parser.add_argument('--work-dir', help='folder for logs and results (work_dirs/CONFIG)')
+    parser.add_argument(
+        '--demo',
+        action='store_true',
+        help=f'run on scenes of real handwritten digits, made in {DEMO_ROOT}: no download',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='FOLDER',
+        help="the data set's folder, instead of the config's (data/coco)",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config, e.g. model.backbone.window_size=14',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher (none)',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the program with one plain message where a check before the run fails."""
+    try:
+        yield
+    except _PROBLEMS as error:
+        # str() of a KeyError is quoted.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f'error: {message}', file=sys.stderr)
+        sys.exit(2)
+
+
+def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
+    """Build a runner, its model included, and make the demo's data if asked for.
+
+    Args:
+        cfg (Config): The config.
+        args (argparse.Namespace): The options of :func:`add_common_arguments`.
+
+    Returns:
+        Runner: Ready to train or test.
+    """
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    use_safe_loading()
+    cfg.launcher = args.launcher
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if args.demo:
+        from ..datasets import make_digit_scenes
+
+        if is_main_process():
+            make_digit_scenes(DEMO_ROOT)
+        barrier()
+    return runner

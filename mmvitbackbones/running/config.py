@@ -1,0 +1,73 @@
+"""Configs as the tools run them."""
+
+from __future__ import annotations
+
+import os.path as osp
+
+from mmengine.config import Config
+
+DEMO_ROOT = 'data/demo'
+
+
+def load_config(
+    path: str,
+    cfg_options: dict | None = None,
+    work_dir: str | None = None,
+    demo: bool = False,
+    data_root: str | None = None,
+) -> Config:
+    """Read a config and adapt it to the options of the command line.
+
+    Args:
+        path (str): The config.
+        cfg_options (dict, optional): Settings that override the config's, by dotted names; they
+            also override what the other arguments set.
+        work_dir (str, optional): Where logs and checkpoints go; None: the config's, else
+            work_dirs/NAME.
+        demo (bool): Run on the digit scenes in ``DEMO_ROOT``.
+        data_root (str, optional): Folder of the data set, instead of the config's.
+
+    Returns:
+        Config: The config to run.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If options contradict each other or do not fit the config.
+    """
+    if not osp.isfile(path):
+        raise FileNotFoundError(f'there is no config {path!r}')
+    if demo and data_root:
+        raise ValueError('--demo brings its own data: leave --data-root out')
+    cfg = Config.fromfile(path)
+    if demo:
+        from ..datasets.demo import use_demo_data
+
+        use_demo_data(cfg, DEMO_ROOT)
+    if data_root:
+        _move_data(cfg, data_root)
+    cfg.merge_from_dict(cfg_options or {})
+    name = osp.splitext(osp.basename(path))[0]
+    cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
+    return cfg
+
+
+def _move_data(cfg: Config, data_root: str) -> None:
+    """Replace the data set's folder everywhere, in evaluators' paths too."""
+    old = cfg.get('data_root')
+    if not old:
+        raise ValueError(f'--data-root needs a config with a data_root, {cfg.filename} has none')
+    old, new = old.rstrip('/'), data_root.rstrip('/')
+
+    def moved(node: object) -> object:
+        if isinstance(node, dict):
+            for key in node:
+                node[key] = moved(node[key])
+        elif isinstance(node, (list, tuple)):
+            return type(node)(moved(item) for item in node)
+        elif isinstance(node, str) and (node == old or node.startswith(old + '/')):
+            return new + node[len(old) :]
+        return node
+
+    for key in list(cfg):
+        if key.endswith(('_dataloader', '_evaluator')) or key == 'data_root':
+            cfg[key] = moved(cfg[key])

@@ -1,0 +1,33 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r"'(.+)'", (ROOT / 'mmvitbackbones/version.py').read_text())[1]
+
+# mmdet 3.3 and mmsegmentation 1.2 refuse mmcv 2.2.
+MMCV = 'mmcv>=2.0.0rc4,<2.2'
+DET = ['mmdet>=3.3,<4', MMCV, 'scikit-learn']
+SEG = ['mmsegmentation>=1.2.2,<2', MMCV, 'ftfy', 'regex', 'scikit-learn']
+CLS = ['mmpretrain>=1.2,<2', MMCV]
+
+setup(
+    name='mmvitbackbones',
+    version=VERSION,
+    description='Vision-transformer backbones for the OpenMMLab toolboxes',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
+    python_requires='>=3.9',
+    # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".
+    install_requires=['torch>=2.1', 'mmengine>=0.10,<1'],
+    extras_require={
+        'det': DET,
+        'seg': SEG,
+        'cls': CLS,
+        'all': sorted({*DET, *SEG, *CLS}),
+        'dev': ['pytest', 'ruff'],
+    },
+)

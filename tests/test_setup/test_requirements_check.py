@@ -1,0 +1,61 @@
+import pytest
+
+from mmvitbackbones.requirements_check import check_requirements, check_versions
+
+GOOD = {'torch': '2.12.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
+
+
+@pytest.mark.parametrize(
+    'versions',
+    [
+        GOOD,
+        {'torch': '2.1.0a0+32f93b1', 'mmengine': '0.10.0', 'mmcv': '2.0.0rc4'},
+        {'torch': '2.12.1+cu130', 'mmengine': '0.11.0', 'mmcv': '2.2.0'},
+    ],
+)
+def test_supported_versions_pass(versions):
+    check_versions(versions)
+
+
+def test_what_is_installed_here_passes():
+    check_requirements()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            {'torch': '2.0.1+cu118'},
+            'mmvitbackbones needs torch >= 2.1, but found 2.0.1+cu118: '
+            "run pip install 'torch>=2.1'.",
+        ),
+        (
+            {'mmengine': None},
+            'mmvitbackbones needs mmengine >= 0.10, < 1.0, which is not installed: '
+            "run pip install 'mmengine>=0.10,<1'.",
+        ),
+        (
+            {'mmengine': '0.9.1'},
+            'mmvitbackbones needs mmengine >= 0.10, < 1.0, but found 0.9.1: '
+            "run pip install 'mmengine>=0.10,<1'.",
+        ),
+    ],
+)
+def test_unmet_need_is_one_sentence(change, message):
+    with pytest.raises(ImportError) as caught:
+        check_versions({**GOOD, **change})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ('version', 'words'),
+    [(None, 'which is not installed'), ('1.7.2', 'but found 1.7.2'), ('3.0.0', 'but found 3.0.0')],
+)
+def test_mmcv_or_mmcv_lite_is_named(version, words):
+    with pytest.raises(ImportError) as caught:
+        check_versions({**GOOD, 'mmcv': version})
+    message = str(caught.value)
+    assert message.startswith(f'mmvitbackbones needs mmcv or mmcv-lite >= 2.0, < 3.0, {words}')
+    assert "pip install 'mmcv-lite>=2.0,<2.2'" in message
+    assert "pip install 'mmcv>=2.0,<2.2'" in message
+    assert '\n' not in message

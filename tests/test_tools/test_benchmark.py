@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
+SPEC = importlib.util.spec_from_file_location('benchmark', TOOL)
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+
+TINY_SWIN = ['embed_dims=12', 'depths=[1,1,1,1]', 'num_heads=[1,1,2,2]', 'out_indices=(1,3)']
+SETTINGS = dict(batch=1, dtype='float32', device='cpu', compile=False, threads=1)
+
+
+def run_tool(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(TOOL), '--device', 'cpu', '--threads', '1', *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_against_a_rival_in_one_run(tmp_path):
+    pytest.importorskip('mmdet')
+    path = tmp_path / 'result.json'
+    done = run_tool(
+        *('RegionViT', '--arch', 'tiny', '--cfg-options', 'drop_path_rate=0.1'),
+        *('--vs', 'mmdet.SwinTransformer', '--vs-options', *TINY_SWIN),
+        *('--shape', '32', '40', '--shape', '64', '32', '--repeats', '3', '--warmup', '1'),
+        *('--no-memory', '--json', str(path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert '32 x 40' in done.stdout and 'ours / rival' in done.stdout
+    written = json.loads(path.read_text())
+    assert written['settings']['torch'] == torch.__version__
+    assert written['settings']['omp_wait_policy'] == 'PASSIVE'
+    assert [result['shape'] for result in written['results']] == [[32, 40], [64, 32]]
+    for result in written['results']:
+        ours, rival = result['models']['ours'], result['models']['rival']
+        assert ours['config'] == dict(type='RegionViT', arch='tiny', drop_path_rate=0.1)
+        assert rival['config']['depths'] == [1, 1, 1, 1]
+        assert rival['parameters'] < ours['parameters']
+        for quantity in ('forward', 'train'):
+            for model in (ours, rival):
+                times = model[quantity]
+                assert len(times['seconds']) == 3
+                assert times['median'] == statistics.median(times['seconds']) > 0
+                assert times['min'] == min(times['seconds'])
+            assert result['ratios'][quantity] == {
+                name: ours[quantity][name] / rival[quantity][name] for name in ('median', 'min')
+            }
+
+
+def test_memory_counts_weights_gradients_and_batch(tmp_path):
+    path = tmp_path / 'result.json'
+    done = run_tool('RegionViT', '--arch', 'tiny', '--shape', '96', '96', '--repeats', '1',
+                    '--warmup', '1', '--json', str(path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(path.read_text())['results']
+    assert result['ratios'] == {}
+    ours = result['models']['ours']
+    weights = 4 * ours['parameters']
+    forward, train = ours['forward_memory'], ours['train_memory']
+    assert weights < forward['live'] < train['live']
+    assert train['live'] > 2 * weights  # parameters and gradients
+    assert forward['held'] < forward['process'] and train['held'] < train['process']
+
+    batch = benchmark.peak_memory(ours['config'], (96, 96), 'forward', {**SETTINGS, 'batch': 17})
+    inputs = 16 * 3 * 96 * 96 * 4
+    assert batch['live'] > forward['live'] + 2 * inputs
+
+
+def test_spread_is_the_interquartile_range_over_the_median():
+    class Clock:
+        def __init__(self, *seconds):
+            self.left = list(seconds)
+
+        def seconds(self, quantity):
+            order.append(self)
+            return self.left.pop(0)
+
+    order = []
+    ours, rival = Clock(9, 1, 2, 3, 4, 5), Clock(9, 1, 1, 1, 1, 1)
+    subjects = dict(ours=ours, rival=rival)
+    found = benchmark.time_in_turn(subjects, 'train', dict(warmup=1, repeats=5))
+    assert found['ours'] == dict(seconds=[1, 2, 3, 4, 5], median=3, min=1, spread=2 / 3)
+    assert found['rival']['spread'] == 0
+    assert order == [ours, rival] * 6
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_types_and_modes(dtype):
+    settings = {**SETTINGS, 'dtype': dtype}
+    benchmark.find_backbone('RegionViT')
+    subject = benchmark.Subject(dict(type='RegionViT', arch='tiny'), (32, 32), settings)
+    seen = []
+    subject.model.register_forward_hook(
+        lambda model, _, __: seen.append(
+            (model.training, torch.is_grad_enabled(), (torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+        )
+    )
+    assert subject.seconds('forward') > 0 and subject.seconds('train') > 0
+    assert seen == [(mode, mode, getattr(torch, dtype)) for mode in (False, True)]
+    assert all(p.grad is None for p in subject.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['RegionVit'], "no backbone 'RegionVit' in mmvitbackbones: allowed are"),
+        (['RegionViT', '--vs', 'detectron.Swin'], 'allowed are mmdet, mmseg, mmpretrain'),
+        (['RegionViT', '--arch', 'giant', '--no-memory'], "cannot build {'type': 'RegionViT'"),
+        (['RegionViT', '--vs-options', 'a=1'], '--vs-options needs --vs'),
+        (['RegionViT', '--shape', '8', '8', '--no-memory'], 'refuses its input'),
+        (['RegionViT', '--json', 'no/such/folder/x.json'], 'no/such/folder/x.json'),
+    ],
+)
+def test_bad_input_ends_in_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        benchmark.main([*arguments, '--device', 'cpu'])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+
+
+def test_unknown_rival_names_those_that_exist():
+    pytest.importorskip('mmdet')
+    with pytest.raises(benchmark.BenchmarkError, match='no backbone .Swim. .* SwinTransformer'):
+        benchmark.find_backbone('mmdet.Swim')
+
+
+def test_bad_name_from_the_shell_has_no_traceback():
+    done = run_tool('NoSuchBackbone')
+    assert done.returncode == 2
+    assert done.stderr.strip().rpartition('\n')[2].startswith('benchmark.py: error: no backbone')
+    assert 'Traceback' not in done.stderr
+
+
+def test_missing_toolbox_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmseg.models.backbones', None)
+    monkeypatch.setitem(sys.modules, 'mmseg', None)
+    with pytest.raises(benchmark.BenchmarkError, match='try: pip install mmsegmentation'):
+        benchmark.find_backbone('mmseg.SwinTransformer')
+
+
+def test_memory_process_that_fails_says_why():
+    with pytest.raises(benchmark.BenchmarkError, match=r'no peak memory of RegionViT .*refuses'):
+        benchmark.peak_memory(dict(type='RegionViT', arch='tiny'), (8, 8), 'forward', SETTINGS)

@@ -1,0 +1,282 @@
+"""Set up `.venv/` with the versions of requirements/pinned.txt; needs nothing but Python.
+
+A stamp file makes the second run immediate, and an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PINS = ROOT / 'requirements' / 'pinned.txt'
+MMCV = re.search(r'^mmcv==(\S+)', PINS.read_text(), re.MULTILINE)[1]
+STEPS = 6
+
+# Each op call fails where a build does not fit the installed torch.
+BOX = 'torch.tensor([[0., 0., 1., 1.]]), torch.tensor([1.]), 0.5'
+TORCH_CHECK = f'import torch, torchvision; torchvision.ops.nms({BOX})'
+MMCV_CHECK = f'import torch, mmcv.ops; assert mmcv.__version__ == "{MMCV}"; mmcv.ops.nms({BOX})'
+CUDA_OPS_CHECK = 'import mmcv.ops; assert mmcv.ops.get_compiling_cuda_version()[:1].isdigit()'
+TOOLBOX_CHECK = 'import mmdet, mmseg, mmpretrain, sklearn'
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def pip_progress(line: str) -> str | None:
+    """Shorten a line of pip's output to what shows that it moves, or None."""
+    if match := re.search(r'(Downloading|Using cached) (\S+\.(?:whl|tar\.gz))( \(.+\))', line):
+        return f'{match[1]} {match[2].rsplit("/", 1)[-1]}{match[3]}'
+    if line.startswith('Installing collected packages'):
+        return f'Installing packages: {line.count(",") + 1}'
+    return None
+
+
+def compile_progress(line: str) -> str | None:
+    """Shorten ninja's `[n/total] command` lines to every fifth count, or None."""
+    match = re.search(r'\[(\d+)/(\d+)\]', line)
+    if match and (int(match[1]) % 5 == 0 or match[1] in ('1', match[2])):
+        return f'Compiled {match[1]} of {match[2]} files'
+    return None
+
+
+class Venv:
+    """The virtual environment being set up.
+
+    Args:
+        path: its folder.
+        wheels: a folder of ready wheels, or None; need not exist.
+    """
+
+    def __init__(self, path: Path, wheels: Path | None) -> None:
+        self.path = path
+        self.python = path / 'bin' / 'python'
+        self.log = path / 'setup.log'
+        self.find_links = ['--find-links', wheels.absolute()] if wheels and wheels.is_dir() else []
+
+    def create(self) -> None:
+        """Make the environment unless a working one of this Python version is there."""
+        same_version = f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'
+        if self.error_of(same_version):
+            command = [sys.executable, '-m', 'venv', '--clear', str(self.path)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(
+                    f'Python could not make {self.path} (on Debian and Ubuntu the package '
+                    f'python3-venv is needed): {(done.stdout + done.stderr).strip()}'
+                )
+
+    def error_of(self, code: str) -> str:
+        """Run Python code inside and return the last line of its error, '' if it ran."""
+        if not self.python.exists():
+            return 'no environment yet'
+        done = subprocess.run([self.python, '-c', code], capture_output=True, text=True, cwd='/')
+        if done.returncode == 0:
+            return ''
+        return (done.stderr.strip() or f'exit status {done.returncode}').splitlines()[-1]
+
+    def pip(
+        self, *args: str, show: Callable[[str], str | None] = pip_progress, env: dict | None = None
+    ) -> list[str]:
+        """Run pip with the pins as constraints, log its output, print what `show` leaves of it.
+
+        Returns:
+            The last lines of the output where pip failed, else an empty list.
+        """
+        command = [self.python, '-m', 'pip', *args, *self.find_links, '--constraint', PINS]
+        path = f'{self.python.parent}{os.pathsep}{os.environ.get("PATH", "")}'  # for ninja
+        env = {**os.environ, 'PATH': path, 'PYTHONUNBUFFERED': '1', **(env or {})}
+        tail: collections.deque[str] = collections.deque(maxlen=20)
+        with (
+            self.log.open('a') as log,
+            subprocess.Popen(
+                [str(part) for part in command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=env,
+                text=True,
+                errors='replace',
+            ) as process,
+        ):
+            for line in process.stdout:
+                log.write(line)
+                tail.append(line.rstrip()[:300])
+                if text := show(line):
+                    say(f'      {text}')
+        return list(tail) if process.returncode else []
+
+    def pip_or_exit(self, what: str, *args: str, **options) -> None:
+        """Run pip; where it fails, print the end of its output and exit with one sentence."""
+        if tail := self.pip(*args, **options):
+            say('\n'.join(tail))
+            sys.exit(
+                f'{what} failed (the end of the output is above, all of it in {self.log}): '
+                'put right what it names, often the network, and run the same command again.'
+            )
+
+    def mmcv_error(self) -> str:
+        """Return why the installed mmcv does not suit this machine, '' if it does."""
+        error = self.error_of(MMCV_CHECK)
+        if not error and wants_cuda_ops() and self.error_of(CUDA_OPS_CHECK):
+            return 'it has no CUDA ops'
+        return error
+
+    def ready_mmcv_wheel(self) -> Path | None:
+        """Fetch a ready mmcv wheel from the wheel folder or the index; None if there is none."""
+        folder = self.path / 'wheels'
+        self.pip('download', '--no-deps', '--only-binary=:all:', '-d', str(folder), 'mmcv')
+        return next(folder.glob(f'mmcv-{MMCV}-*.whl'), None)
+
+    def install_mmcv(self, wheel: Path | None) -> None:
+        """Install mmcv from the wheel if it suits this machine, else compile it."""
+        reason = 'no ready wheel was found'
+        if wheel:
+            say(f'[4/{STEPS}] Installing mmcv from {wheel.name} (a few seconds)')
+            self.pip_or_exit('Installing mmcv', 'install', str(wheel))
+            if not (error := self.mmcv_error()):
+                return
+            reason = f'the ready wheel does not suit this machine: {error}'
+        exit_without_compiler(reason)
+        self.compile_mmcv()
+
+    def compile_mmcv(self) -> None:
+        """Compile mmcv in a folder that stays, so that an interrupted compile goes on."""
+        cuda = wants_cuda_ops()
+        kind, time = ('CUDA', 'half an hour') if cuda else ('CPU', 'about 7 minutes on 2 cores')
+        say(f'[4/{STEPS}] Compiling mmcv with {kind} ops ({time})')
+        folder = self.path / 'src'
+        self.pip_or_exit(
+            'Downloading the source of mmcv',
+            *('download', '--no-deps', '--no-build-isolation', '--no-binary', 'mmcv'),
+            *('-d', str(folder), 'mmcv'),
+        )
+        shutil.unpack_archive(folder / f'mmcv-{MMCV}.tar.gz', folder)
+        memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        jobs = max(1, min(len(os.sched_getaffinity(0)), int(memory / 2e9)))
+        env = {
+            'MMCV_WITH_OPS': '1',
+            'FORCE_CUDA': '1' if cuda else '0',
+            'CFLAGS': os.environ.get('CFLAGS', '-g0'),  # debug symbols cost time and space
+            'MAX_JOBS': os.environ.get('MAX_JOBS', str(jobs)),
+        }
+        if not cuda:
+            env['CUDA_VISIBLE_DEVICES'] = ''  # mmcv compiles for any GPU that torch sees
+        self.pip_or_exit(
+            'Compiling mmcv' + (' (FORCE_CUDA=0 leaves its CUDA ops out)' if cuda else ''),
+            *('install', '--verbose', '--no-build-isolation', '--no-deps', '--force-reinstall'),
+            str(folder / f'mmcv-{MMCV}'),
+            show=compile_progress,
+            env=env,
+        )
+
+
+def wants_cuda_ops() -> bool:
+    """Return FORCE_CUDA if it is set, else whether there are a GPU driver and nvcc."""
+    if 'FORCE_CUDA' in os.environ:
+        return os.environ['FORCE_CUDA'] == '1'
+    return bool(shutil.which('nvidia-smi') and shutil.which('nvcc'))
+
+
+def exit_without_compiler(reason: str) -> None:
+    """Exit with one sentence if C++ extensions of this Python cannot be compiled here."""
+    compilers = (os.environ.get('CC', 'gcc'), os.environ.get('CXX', 'g++'))
+    for compiler in compilers:
+        if not shutil.which(shlex.split(compiler)[0]):
+            sys.exit(
+                f'mmcv must be compiled ({reason}) but {compiler} was not found: install a C++ '
+                'compiler (Debian, Ubuntu: apt install build-essential; Fedora: dnf install '
+                'gcc-c++) and run the same command again.'
+            )
+    if not Path(sysconfig.get_path('include'), 'Python.h').exists():
+        sys.exit(
+            f"mmcv must be compiled ({reason}) but Python's headers were not found: install them "
+            '(Debian, Ubuntu: apt install python3-dev; Fedora: dnf install python3-devel) and run '
+            'the same command again.'
+        )
+
+
+def set_up(venv: Venv) -> None:
+    """Do the steps; those done before are recognised and take seconds."""
+    say(f'Setting up {venv.path}: once, 5 to 20 minutes. It can be interrupted and started again.')
+    say(f'[1/{STEPS}] Making the environment (10 s)')
+    venv.create()
+
+    say(f'[2/{STEPS}] Looking for a ready mmcv (a few seconds)')
+    wheel = venv.ready_mmcv_wheel() if venv.mmcv_error() else None
+    if not wheel and venv.mmcv_error():
+        exit_without_compiler('no ready wheel was found')
+
+    say(f'[3/{STEPS}] Installing torch and torchvision (2 to 10 minutes, a large download)')
+    names = ['torch', 'torchvision', 'setuptools', 'wheel', 'ninja']
+    venv.pip_or_exit('Installing torch', 'install', *names)
+    if error := venv.error_of(TORCH_CHECK):
+        sys.exit(
+            f'The installed torch and torchvision do not work together ({error}): delete '
+            f'{venv.path}, see that pip takes both from the same index, and run the same command '
+            'again.'
+        )
+
+    # Asked again: a change of the pins may just have replaced the torch it was made for.
+    if venv.mmcv_error():
+        venv.install_mmcv(wheel)
+    else:
+        say(f'[4/{STEPS}] mmcv is there')
+
+    say(f'[5/{STEPS}] Installing mmdet, mmsegmentation, mmpretrain and the rest (1 to 3 minutes)')
+    venv.pip_or_exit('Installing the pinned packages', 'install', '-r', str(PINS))
+    editable = ['install', '--no-deps', '--no-build-isolation', '--editable', str(ROOT)]
+    venv.pip_or_exit('Installing mmvitbackbones', *editable)
+
+    say(f'[6/{STEPS}] Checking that everything can be imported (20 s)')
+    for code in (TORCH_CHECK, MMCV_CHECK, TOOLBOX_CHECK):
+        if error := venv.error_of(code):
+            sys.exit(
+                f'The installed packages do not work ({error}): put right what this names, or '
+                f'delete {venv.path}, and run the same command again.'
+            )
+    if not venv.error_of('import torch; assert torch.cuda.is_available()') and venv.error_of(
+        CUDA_OPS_CHECK
+    ):
+        say('Note: mmcv has no CUDA ops, so detectors run on the CPU only; the README says more.')
+
+
+def main() -> None:
+    """Set up unless the stamp file says that exactly this was done before."""
+    if sys.version_info < (3, 11):
+        version = '.'.join(map(str, sys.version_info[:3]))
+        sys.exit(f'The pinned versions need Python 3.11 or newer; this is Python {version}.')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='the folder to set up')
+    parser.add_argument('--wheels', type=Path, help='a folder of ready wheels, if you have one')
+    args = parser.parse_args()
+    venv = Venv(args.venv.absolute(), args.wheels)
+
+    digest = hashlib.sha256(f'{sys.version_info[:2]} {ROOT}'.encode())
+    for file in (PINS, ROOT / 'setup.py'):
+        digest.update(file.read_bytes())
+    stamp = venv.path / 'setup.stamp'
+    if venv.python.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return
+    try:
+        set_up(venv)
+    except KeyboardInterrupt:
+        sys.exit('\nInterrupted: run the same command again to go on.')
+    stamp.write_text(digest.hexdigest())
+    say(f'{venv.path} is ready.')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,75 @@
+"""Evaluate a detector or segmenter: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+
+import mmvitbackbones  # noqa: F401  (registers the backbones)
+from mmvitbackbones.checkpoints import read_checkpoint
+from mmvitbackbones.running import (
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_fit,
+    load_config,
+    plain_errors,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Evaluate a detector or segmenter')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_common_arguments(parser)
+    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle file')
+    parser.add_argument(
+        '--show-dir', metavar='FOLDER', help='draw predictions beside the truth into this folder'
+    )
+    return parser.parse_args()
+
+
+def set_up(cfg: Config, args: argparse.Namespace) -> None:
+    """Carry the options of the command line into the config.
+
+    Raises:
+        ValueError: If --out has another ending, or the config cannot draw.
+    """
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.out:
+        if not args.out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
+        dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+        metrics = cfg.test_evaluator
+        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+        cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=args.out)]
+    if args.show_dir:
+        hook = cfg.default_hooks.get('visualization')
+        if hook is None:
+            raise ValueError('--show-dir needs a visualization hook in default_hooks')
+        hook.draw = True
+        if cfg.get('default_scope') == 'mmdet':
+            hook.test_out_dir = args.show_dir
+        else:
+            cfg.visualizer.save_dir = args.show_dir
+
+
+def main() -> None:
+    """Check all that can be checked, then test."""
+    args = parse_args()
+    with plain_errors():
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
+        set_up(cfg, args)
+        checkpoint = read_checkpoint(args.checkpoint)
+        if not args.demo:
+            check_data(cfg, 'test_dataloader')
+        runner = build_runner(cfg, args)
+        check_fit(runner.model, checkpoint, args.checkpoint)
+        del checkpoint
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,75 @@
+"""Train a detector or segmenter: ``python tools/train.py CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from mmengine.config import Config
+
+import mmvitbackbones  # noqa: F401  (registers the backbones)
+from mmvitbackbones.checkpoints import read_checkpoint
+from mmvitbackbones.running import (
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_fit,
+    load_config,
+    plain_errors,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a detector or segmenter')
+    parser.add_argument('config', help='config file')
+    add_common_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='resume from PATH, or, without one, from the latest checkpoint in the work folder',
+    )
+    return parser.parse_args()
+
+
+def set_up(cfg: Config, args: argparse.Namespace) -> None:
+    """Carry the options of the command line into the config.
+
+    Raises:
+        ValueError: If --amp is given without a GPU.
+    """
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise ValueError('--amp needs a GPU: leave it out on a CPU')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+def main() -> None:
+    """Check all that can be checked, then train."""
+    args = parse_args()
+    with plain_errors():
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
+        set_up(cfg, args)
+        if not args.demo:
+            check_data(cfg, 'train_dataloader', 'val_dataloader')
+        checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
+        runner = build_runner(cfg, args)
+        model = getattr(runner.model, 'module', runner.model)
+        if checkpoint is not None and args.resume:
+            check_fit(model, checkpoint, cfg.load_from)
+        del checkpoint
+        if not cfg.get('resume'):
+            # Now rather than after the data set was read: a wrong file shows at once.
+            model.backbone.init_weights()
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
