@@ -11,8 +11,8 @@ Memory is measured in fresh processes per model and quantity, over a step after 
   built, while the heap returns freed blocks at once. Parameters, input, gradients, activations and
   cached tables count; imported libraries do not, for they differ by hundreds of MB from toolbox to
   toolbox. It repeats within a percent. CUDA: the peak of allocated memory.
-* held: the same with the plain heap, which keeps holes between blocks: what a run takes, but up to
-  a tenth different from run to run. CUDA: the peak that torch's allocator reserved.
+* held: the same with the plain heap, which keeps holes between blocks: what a run takes, but some
+  percent different each time. CUDA: the peak that torch's allocator reserved.
 * process (CPU only): the peak of the whole process with the plain heap, libraries included.
 """
 
@@ -112,7 +112,12 @@ class Subject:
             self.model = MODELS.build(config.copy()).to(self.device)
         except Exception as error:  # a backbone may raise anything for an option it dislikes
             raise BenchmarkError(f'cannot build {config}: {one_line(error)}') from error
-        self.call = torch.compile(self.model, dynamic=False) if settings['compile'] else self.model
+        self.call = self.model
+        if settings['compile']:
+            # A model that cannot be one graph compiles its blocks one by one; at torch's limit of
+            # 8 the others would stay eager. The older name of the limit still works.
+            torch._dynamo.config.cache_size_limit = 256
+            self.call = torch.compile(self.model, dynamic=False)
         self.image = torch.randn(settings['batch'], 3, *shape).to(self.device)
 
     def output(self) -> Any:
@@ -382,7 +387,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for role, (name, options) in asked.items():
         find_backbone(name)
         config = Config(dict(type=name))
-        config.merge_from_dict(options)
+        try:
+            config.merge_from_dict(options)
+        except TypeError as error:
+            raise BenchmarkError(
+                f'options {options} of {name}: a key with a dot cannot change a value that is no '
+                'dict, such as the name given by --arch; give the whole value instead'
+            ) from error
         configs[role] = config.to_dict()
         print(f'{role}: {configs[role]}')
     torch.set_num_threads(args.threads)

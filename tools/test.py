@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+
+# Before torch loads: idle threads must not spin on cores that data loaders need.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from mmengine.config import Config
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import DropPath
-from mmcv.cnn.bricks.transformer import FFN
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import PEG, RelativePositionBias, SelfAttention
+from ..layers import PEG, FeedForward, RelativePositionBias, SelfAttention
 from ..layers.windows import merge, partition, validity
 from .pyramid import Pyramid, Stage, check_choice, check_rates, drop_path_rates, resolve_arch
 
@@ -303,13 +302,7 @@ class Encoder(nn.Module):
         self.attn = SelfAttention(dims, heads, attn_drop, drop)
         self.bias = RelativePositionBias(window, heads)
         self.drop_path = DropPath(drop_path)
-        self.ffn = FFN(
-            dims,
-            4 * dims,
-            act_cfg=dict(type='GELU'),
-            ffn_drop=drop,
-            dropout_layer=dict(type='DropPath', drop_prob=drop_path),
-        )
+        self.ffn = FeedForward(dims, 4 * dims, drop)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Run the encoder.
@@ -329,7 +322,7 @@ class Encoder(nn.Module):
         bias = F.pad(self.bias(), (1, 0, 1, 0))
         z = self.attn(self.norm1(y).flatten(0, 2), bias, valid).view_as(y)
         z = y + self.drop_path(z)
-        return self.ffn(self.norm2(z), identity=z)
+        return z + self.drop_path(self.ffn(self.norm2(z)))
 
 
 def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:

@@ -23,8 +23,8 @@ _RENAME = (
     (r'^layers\.(\d+)\.peg\.', r'stages.\1.peg.conv.'),
     (r'^norm(\d+)\.', r'out_norms.\1.'),
     (r'\.attn\.rel_pos$', '.bias.table'),
-    (r'\.mlp\.fc1\.', '.ffn.layers.0.0.'),
-    (r'\.mlp\.fc2\.', '.ffn.layers.1.'),
+    (r'\.mlp\.fc1\.', '.ffn.fc1.'),
+    (r'\.mlp\.fc2\.', '.ffn.fc2.'),
 )
 _CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 _TIED = re.compile(r'(\.block\.0\.proj)_cls\.')

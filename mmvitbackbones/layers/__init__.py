@@ -1,7 +1,8 @@
 """What the blocks of all backbones are made of."""
 
-from .attention import SelfAttention, attention
+from .attention import SelfAttention
+from .feed_forward import FeedForward
 from .peg import PEG
 from .position import RelativePositionBias
 
-__all__ = ['PEG', 'RelativePositionBias', 'SelfAttention', 'attention']
+__all__ = ['PEG', 'FeedForward', 'RelativePositionBias', 'SelfAttention']

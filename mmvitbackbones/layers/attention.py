@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Scores computed at a time in the CPU backward: small enough to stay in the cache.
+# Scores computed at a time on a CPU: small enough to stay in the cache.
 _BLOCK_BYTES = 2 * 2**20
-
-
-def _find_cpu_kernel():
-    """The fused CPU kernel that also returns the log-sum-exp, or None where torch has none."""
-    op = getattr(torch.ops.aten, '_scaled_dot_product_flash_attention_for_cpu', None)
-    if op is None or 'attn_mask' not in str(op.default._schema):
-        return None
-    return op
-
-
-_CPU_KERNEL = _find_cpu_kernel()
 
 
 def attention(
@@ -32,8 +23,8 @@ def attention(
 ) -> Tensor:
     """Softmax attention, ``softmax(q k^T / sqrt(d) + bias) v``, over the valid keys.
 
-    On a CPU the gradient of ``bias`` comes from :class:`_CPUAttention`, which keeps no score; on
-    other devices from torch's own fused kernels.
+    On a CPU, small windows and biases that need a gradient go through :class:`_CPUAttention`,
+    which keeps no score; all else through torch's own fused kernels.
 
     Args:
         q (Tensor): Queries, (B, heads, N, d); B counts the windows of all the samples.
@@ -48,7 +39,7 @@ def attention(
     Returns:
         Tensor: (B, heads, N, d), laid out so that ``.transpose(1, 2).flatten(2)`` is a view.
     """
-    if q.device.type == 'cpu' and dropout_p == 0.0 and _CPU_KERNEL is not None:
+    if dropout_p == 0.0 and _suits_blocks(q, k, bias, valid):
         return _CPUAttention.apply(q, k, v, bias, valid)
     mask = None if bias is None else bias[None].to(q.dtype)
     if valid is not None:
@@ -57,78 +48,75 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
-class _CPUAttention(torch.autograd.Function):
-    """Fused CPU attention with a gradient for the bias.
+def _suits_blocks(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None) -> bool:
+    """Whether :class:`_CPUAttention` is the faster, or the only lean, way."""
+    if q.device.type != 'cpu' or (bias is None and valid is None):
+        return False
+    # Torch's fused CPU call materialises all scores when its bias needs a gradient.
+    needs_grad = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    return needs_grad or _window_bytes(q, k) <= _BLOCK_BYTES
 
-    Torch's fused CPU call falls back to materialised scores when its bias needs a gradient. Here
-    the forward pass keeps the log-sum-exp only, and the backward pass computes the weights again
-    as exp(q k^T / sqrt(d) + bias - lse), a few windows at a time.
+
+class _CPUAttention(torch.autograd.Function):
+    """Attention a few windows at a time, with a gradient for the bias.
+
+    The scores of a block of windows stay in the cache, and none is kept: the backward pass
+    computes the attention weights again.
     """
 
     @staticmethod
     def forward(ctx, q, k, v, bias, valid):
-        # A mask of the queries' precision is rounded; the kernel takes float32 beside half types.
-        precise = torch.promote_types(q.dtype, torch.float32)
-        shared = None if bias is None else bias.detach().to(precise)
-        out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3]).transpose(1, 2)
-        lse = q.new_empty(q.shape[:3], dtype=precise)
-        for block in _blocks(q, k, valid):
-            mask = _block_bias(shared, valid, block)
-            mask = mask if mask is None or mask.dim() == 4 else mask[None]
-            out[block], lse[block] = _CPU_KERNEL(
-                q[block], k[block], v[block], 0.0, False, attn_mask=mask
-            )
-        ctx.save_for_backward(q, k, v, bias, valid, out, lse)
+        ctx.save_for_backward(q, k, v, bias, valid)
+        out = _empty_like_tokens(q)
+        for block in _blocks(q, k):
+            out[block] = _weights(q, k, bias, valid, block).to(v.dtype) @ v[block]
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        q, k, v, bias, valid, out, lse = ctx.saved_tensors
-        precise, scale = lse.dtype, q.shape[-1] ** -0.5
-        shared = None if bias is None else bias.detach().to(precise)
+        q, k, v, bias, valid = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
         grad_q, grad_k, grad_v = (_empty_like_tokens(x) for x in (q, k, v))
-        grad_bias = torch.zeros_like(shared) if ctx.needs_input_grad[3] else None
-        for block in _blocks(q, k, valid, _BLOCK_BYTES):
-            qb, kb, vb, ob, gb = (x[block].to(precise) for x in (q, k, v, out, grad_out))
-            weights = (qb * scale) @ kb.transpose(-2, -1)
-            mask = _block_bias(shared, valid, block)
-            if mask is not None:
-                weights += mask
-            weights.sub_(lse[block][..., None]).exp_()
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        for block in _blocks(q, k):
+            weights = _weights(q, k, bias, valid, block)
+            qb, kb, vb, gb = (x[block].to(weights.dtype) for x in (q, k, v, grad_out))
             grad_v[block] = weights.transpose(-2, -1) @ gb
-            grad_scores = gb @ vb.transpose(-2, -1)
-            grad_scores.sub_((gb * ob).sum(-1, keepdim=True)).mul_(weights)
+            grad_scores = torch._softmax_backward_data(
+                gb @ vb.transpose(-2, -1), weights, -1, weights.dtype
+            )
             if grad_bias is not None:
                 grad_bias += grad_scores.sum(0)
             grad_scores *= scale
             grad_q[block] = grad_scores @ kb
             grad_k[block] = grad_scores.transpose(-2, -1) @ qb
-        grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
         return grad_q, grad_k, grad_v, grad_bias, None
 
 
-def _blocks(q: Tensor, k: Tensor, valid: Tensor | None, max_bytes: int | None = None):
-    """Slices of the windows: all in one where nothing is masked and no limit is given."""
-    count = q.shape[0]
-    if valid is None and max_bytes is None:
-        return [slice(0, count)]
-    per_window = q.shape[1] * q.shape[2] * k.shape[2] * 4
-    step = max(1, (max_bytes or _BLOCK_BYTES) // per_window)
-    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
+def _weights(
+    q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, block: slice
+) -> Tensor:
+    """Attention weights of a block of windows, in float32 where the inputs are of a half type."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scores = (q[block].to(dtype) * q.shape[-1] ** -0.5) @ k[block].to(dtype).transpose(-2, -1)
+    if bias is not None:
+        scores += bias
+    if valid is not None:
+        keys = valid[torch.arange(block.start, block.stop) % valid.shape[0]]
+        if not keys.all():
+            scores.masked_fill_(~keys[:, None, None], float('-inf'))
+    return scores.softmax(-1)
 
 
-def _block_bias(bias: Tensor | None, valid: Tensor | None, block: slice) -> Tensor | None:
-    """The bias of a block of windows, -inf at its invalid keys; shared where all are valid."""
-    if valid is None:
-        return bias
-    keys = valid[torch.arange(block.start, block.stop) % valid.shape[0]]
-    if keys.all():
-        return bias
-    keys = keys[:, None, None]
-    if bias is None:
-        bias = torch.zeros((), dtype=torch.float32)
-    return torch.where(keys, bias, float('-inf'))
+def _window_bytes(q: Tensor, k: Tensor) -> int:
+    return q.shape[1] * q.shape[2] * k.shape[2] * max(q.element_size(), 4)
+
+
+def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
+    """Slices of the windows, of about ``_BLOCK_BYTES`` of scores."""
+    step = max(1, _BLOCK_BYTES // _window_bytes(q, k))
+    return (slice(i, min(i + step, len(q))) for i in range(0, len(q), step))
 
 
 def _empty_like_tokens(x: Tensor) -> Tensor:

@@ -1,0 +1,9 @@
+"""Settings of the whole suite."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before torch loads: idle threads must not spin on cores that worker processes need.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+sys.path.insert(0, str(Path(__file__).parent))
