@@ -53,14 +53,22 @@ class Pyramid(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         count = len(stages)
-        out_indices = tuple(range(count)) if out_indices is None else tuple(out_indices)
-        if not out_indices or sorted(set(out_indices)) != list(out_indices):
-            raise ValueError(f'out_indices must rise and not be empty, got {out_indices}')
-        if not 0 <= out_indices[0] <= out_indices[-1] < count:
-            raise ValueError(f'out_indices must lie in 0..{count - 1}, got {out_indices}')
+        out_indices = range(count) if out_indices is None else out_indices
+        if (
+            not isinstance(out_indices, Sequence)
+            or not out_indices
+            or any(i not in range(count) for i in out_indices)
+            or sorted(set(out_indices)) != list(out_indices)
+        ):
+            raise ValueError(
+                f'out_indices must be rising integers in 0..{count - 1}, got {out_indices!r}'
+            )
+        out_indices = tuple(out_indices)
         check_choice('out_norm', out_norm, ('inline', 'output', None))
-        if not -1 <= frozen_stages <= count:
-            raise ValueError(f'frozen_stages must lie in -1..{count}, got {frozen_stages}')
+        if frozen_stages not in range(-1, count + 1):
+            raise ValueError(
+                f'frozen_stages must be an integer in -1..{count}, got {frozen_stages!r}'
+            )
         self.out_indices = out_indices
         self.out_norm = out_norm
         self.frozen_stages = frozen_stages
@@ -179,7 +187,9 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     Returns:
         list[list[float]]: One list a stage.
     """
-    rates = iter(torch.linspace(0, rate, sum(depths), dtype=torch.float64).tolist())
+    # On the CPU even where models are built on 'meta'.
+    rates = torch.linspace(0, rate, sum(depths), dtype=torch.float64, device='cpu').tolist()
+    rates = iter(rates)
     return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
@@ -219,10 +229,14 @@ def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Seq
             f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
             f'{", ".join(sorted(keys))}, got {arch!r}'
         )
-    lengths = {key: len(arch[key]) for key in per_stage}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f'arch must give {", ".join(per_stage)} for as many stages, got {arch!r}')
     for key in per_stage:
-        if not arch[key] or not all(isinstance(n, int) and n > 0 for n in arch[key]):
-            raise ValueError(f'arch: {key} must be positive integers, got {arch[key]!r}')
+        numbers = arch[key]
+        if (
+            not isinstance(numbers, Sequence)
+            or not numbers
+            or not all(isinstance(n, int) and n > 0 for n in numbers)
+        ):
+            raise ValueError(f'arch: {key} must be a list of positive integers, got {numbers!r}')
+    if len({len(arch[key]) for key in per_stage}) != 1:
+        raise ValueError(f'arch must give {", ".join(per_stage)} for as many stages, got {arch!r}')
     return dict(arch)

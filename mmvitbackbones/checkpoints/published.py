@@ -183,8 +183,8 @@ def _outline(tensors: Mapping) -> list[tuple[int, int]]:
         if found:
             stage = int(found[1])
             blocks.setdefault(stage, set()).add(int(found[2]))
-            if tensor.dim() == 1:
-                dims.setdefault(stage, tensor.shape[0])
+            if tensor.dim() == 1:  # in any order; those wider than C are multiples of it
+                dims[stage] = min(dims.get(stage, tensor.shape[0]), tensor.shape[0])
     return [(len(blocks[stage]), dims.get(stage, 0)) for stage in sorted(blocks)]
 
 

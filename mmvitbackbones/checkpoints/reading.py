@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,10 +22,35 @@ class UnreadableCheckpointError(RuntimeError):
 
 def _mmengine_classes() -> list:
     """What a training checkpoint of mmengine holds besides tensors: logs, as numpy arrays."""
-    multiarray = getattr(np, '_core', None) or np.core
-    numpy_parts = [multiarray.multiarray._reconstruct, multiarray.multiarray.scalar]
-    numbers = [np.dtype(kind) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')]
-    return [HistoryBuffer, np.ndarray, np.dtype, *numpy_parts, *{type(n) for n in numbers}]
+    multiarray = (getattr(np, '_core', None) or np.core).multiarray
+    # NumPy 2 renamed the module; files of either version are read under either version.
+    functions = [
+        _named(function, f'numpy.{core}.multiarray')
+        for function in (multiarray._reconstruct, multiarray.scalar)
+        for core in ('core', '_core')
+    ]
+    codes = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
+    numbers = {type(np.dtype(code)) for code in codes}
+    functions.append(_named(_statistic, 'builtins', 'getattr'))
+    return [HistoryBuffer, np.ndarray, np.dtype, *functions, *numbers]
+
+
+def _named(function: Callable, module: str, name: str | None = None) -> Callable:
+    """A function under another name: torch looks up by name what a file asks for."""
+
+    def call(*args: object) -> object:
+        return function(*args)
+
+    call.__module__ = module
+    call.__name__ = call.__qualname__ = name or function.__name__
+    return call
+
+
+def _statistic(owner: object, name: str) -> Callable:
+    """Stand in for ``getattr``, by which a log's own statistics are saved, and give no more."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'GLOBAL getattr({name!r})')
+    return getattr(HistoryBuffer, name)
 
 
 def allow_mmengine_classes() -> None:
@@ -49,7 +75,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UnreadableCheckpointError: If the file is damaged, or holds code or unknown classes.
+        UnreadableCheckpointError: If the file cannot be fetched, is damaged, or holds code or
+            unknown classes.
     """
     path = os.fspath(path)
     if path.startswith(_URL):
@@ -60,15 +87,18 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r'GLOBAL (\S+)|Unsupported \w+ (\S+)|(reduce|class) \S+', str(error))
-        if refused is None or 'truncated' in str(error):
+        refused = re.search(r"GLOBAL \S+|class '[^']+'|reduce \S+|operand \d+", str(error))
+        if refused is None or not _is_pickle(path):
             raise UnreadableCheckpointError(_damaged(path)) from error
         raise UnreadableCheckpointError(
             f'{path!r} was not loaded: it holds more than tensors and plain data '
             f'({refused.group(0)}), which could run code. Save its tensors alone '
             '(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except (MemoryError, PermissionError):
+        raise
+    # On damaged bytes torch.load fails with whatever the parts of its parser raise.
+    except Exception as error:
         raise UnreadableCheckpointError(_damaged(path)) from error
     if not isinstance(checkpoint, dict):
         raise UnreadableCheckpointError(
@@ -86,12 +116,27 @@ def _damaged(path: str) -> str:
     return f'{path!r} is not a PyTorch checkpoint, or is damaged or cut short: fetch it again'
 
 
+def _is_pickle(path: str) -> bool:
+    """Whether a file starts as torch's zip files or as pickles do, unlike a text."""
+    with open(path, 'rb') as file:
+        return file.read(4).startswith((b'PK\x03\x04', b'\x80'))
+
+
 def _download(url: str) -> str:
     """Fetch a file once; other processes wait for the first."""
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
     path = os.path.join(folder, os.path.basename(url.split('?')[0]))
-    if get_dist_info()[0] == 0 and not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        torch.hub.download_url_to_file(url, path)
-    barrier()
+    first = get_dist_info()[0] == 0
+    if not first:
+        barrier()
+    try:
+        # After the first process only those on other machines find nothing there.
+        if not os.path.exists(path):
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(url, path)
+    except OSError as error:
+        raise UnreadableCheckpointError(f'could not fetch {url!r}: {error}') from error
+    finally:
+        if first:
+            barrier()
     return path

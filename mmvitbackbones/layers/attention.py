@@ -11,6 +11,9 @@ from torch.autograd.function import once_differentiable
 
 # Scores computed at a time on a CPU: small enough to stay in the cache.
 _BLOCK_BYTES = 2 * 2**20
+# Tokens at a time on a CPU where nothing is kept for a backward pass: fresh memory for the
+# projections of a whole map costs as much time as computing them.
+_GROUP = 2**14
 
 
 def attention(
@@ -40,12 +43,37 @@ def attention(
         Tensor: (B, heads, N, d), laid out so that ``.transpose(1, 2).flatten(2)`` is a view.
     """
     if dropout_p == 0.0 and _suits_blocks(q, k, bias, valid):
-        return _CPUAttention.apply(q, k, v, bias, valid)
+        return _CPUAttention.apply(bias, valid, q, k, v)
     mask = None if bias is None else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+
+
+def self_attention(
+    qkv: Tensor, bias: Tensor | None = None, valid: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    """:func:`attention` whose queries, keys and values come from one projection.
+
+    Args:
+        qkv (Tensor): (B, N, 3, heads, d).
+        bias (Tensor, optional): (heads, N, N).
+        valid (Tensor, optional): Boolean, (windows, N).
+        dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+
+    Returns:
+        Tensor: (B, heads, N, d).
+    """
+    q, k, v = _unpack(qkv)
+    if dropout_p == 0.0 and _suits_blocks(q, k, bias, valid):
+        # As one argument, its gradient is written in place instead of put together.
+        return _CPUAttention.apply(bias, valid, qkv)
+    return attention(q, k, v, bias, valid, dropout_p)
+
+
+def _unpack(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _suits_blocks(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None) -> bool:
@@ -65,8 +93,9 @@ class _CPUAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, bias, valid):
-        ctx.save_for_backward(q, k, v, bias, valid)
+    def forward(ctx, bias, valid, *qkv):
+        ctx.save_for_backward(bias, valid, *qkv)
+        q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
         out = _empty_like_tokens(q)
         for block in _blocks(q, k):
             out[block] = _weights(q, k, bias, valid, block).to(v.dtype) @ v[block]
@@ -75,10 +104,15 @@ class _CPUAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        q, k, v, bias, valid = ctx.saved_tensors
+        bias, valid, *qkv = ctx.saved_tensors
+        if len(qkv) == 3:
+            grads = [_empty_like_tokens(x) for x in qkv]
+        else:
+            grads = [torch.empty_like(*qkv)]
+        q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
+        grad_q, grad_k, grad_v = grads if len(qkv) == 3 else _unpack(*grads)
         scale = q.shape[-1] ** -0.5
-        grad_q, grad_k, grad_v = (_empty_like_tokens(x) for x in (q, k, v))
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[0] else None
         for block in _blocks(q, k):
             weights = _weights(q, k, bias, valid, block)
             qb, kb, vb, gb = (x[block].to(weights.dtype) for x in (q, k, v, grad_out))
@@ -91,7 +125,7 @@ class _CPUAttention(torch.autograd.Function):
             grad_scores *= scale
             grad_q[block] = grad_scores @ kb
             grad_k[block] = grad_scores.transpose(-2, -1) @ qb
-        return grad_q, grad_k, grad_v, grad_bias, None
+        return grad_bias, None, *grads
 
 
 def _weights(
@@ -155,6 +189,18 @@ class SelfAttention(nn.Module):
         Returns:
             Tensor: (B, N, C).
         """
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        x = attention(*qkv.unbind(0), bias, valid, self.attn_drop if self.training else 0.0)
+        size = max(1, _GROUP // x.shape[1])
+        if x.device.type != 'cpu' or torch.is_grad_enabled() or len(x) <= size:
+            return self._attend(x, bias, valid)
+        valid = None if valid is None else valid.repeat(len(x) // len(valid), 1)
+        return torch.cat(
+            [
+                self._attend(part, bias, None if valid is None else valid[i * size :][: len(part)])
+                for i, part in enumerate(x.split(size))
+            ]
+        )
+
+    def _attend(self, x: Tensor, bias: Tensor | None, valid: Tensor | None) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        x = self_attention(qkv, bias, valid, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))

@@ -50,9 +50,7 @@ class _CPUFeedForward(torch.autograd.Function):
         hidden = x.new_empty(len(x), len(weight1)) if keep else None
         out = torch.empty_like(x)
         for block in _blocks(x):
-            before = torch.addmm(
-                bias1, x[block], weight1.t(), out=hidden[block] if keep else None
-            )
+            before = torch.addmm(bias1, x[block], weight1.t(), out=hidden[block] if keep else None)
             torch.addmm(bias2, F.gelu(before), weight2.t(), out=out[block])
         ctx.save_for_backward(x, weight1, weight2, hidden)
         return out

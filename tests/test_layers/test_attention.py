@@ -105,3 +105,17 @@ def test_dropout_drops_weights_in_training_only():
     assert not torch.allclose(layer(x), layer(x))
     layer.eval()
     torch.testing.assert_close(layer(x), layer(x))
+
+
+def test_groups_of_windows_without_gradients(monkeypatch):
+    """In inference, groups that do not divide the windows, nor the samples, change nothing."""
+    torch.manual_seed(0)
+    layer = SelfAttention(8, 2).double()
+    x = torch.randn(2 * 5, 4, 8, dtype=torch.float64)
+    bias = torch.randn(2, 4, 4, dtype=torch.float64)
+    valid = torch.rand(5, 4) > 0.4
+    valid[:, 0] = True
+    expected = layer(x, bias, valid)
+    monkeypatch.setattr(attention_module, '_GROUP', 3 * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, bias, valid), expected)
