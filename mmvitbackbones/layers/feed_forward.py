@@ -11,6 +11,9 @@ from torch.autograd.function import once_differentiable
 
 # Tokens at a time on a CPU: their hidden values stay in the cache.
 _BLOCK = 1024
+# Up to this width the hidden values are computed again in the backward pass: there are many of
+# them, each is cheap, and fresh memory for them costs about as much time.
+_NARROW = 128
 
 
 class FeedForward(nn.Module):
@@ -33,44 +36,50 @@ class FeedForward(nn.Module):
         drops = self.drop.p > 0 and self.training
         if x.device.type == 'cpu' and not drops and not torch.is_autocast_cpu_enabled():
             parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-            return _CPUFeedForward.apply(x.flatten(0, -2), *parameters).view_as(x)
+            keep = torch.is_grad_enabled() and x.shape[-1] > _NARROW
+            return _CPUFeedForward.apply(x.flatten(0, -2), *parameters, keep).view_as(x)
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
 class _CPUFeedForward(torch.autograd.Function):
     """A feed-forward network a block of tokens at a time.
 
-    The hidden values, four times as many as the input's, are the largest tensors of a block; here
-    those after the GELU never leave the cache, and the backward pass computes them again.
+    The hidden values, four times as many as the input's, are the largest tensors of a transformer
+    block. Here those after the GELU never leave the cache, in narrow networks those before it
+    neither, and the backward pass computes them again.
     """
 
     @staticmethod
-    def forward(ctx, x, weight1, bias1, weight2, bias2):
-        keep = any(ctx.needs_input_grad)
-        hidden = x.new_empty(len(x), len(weight1)) if keep else None
+    def forward(ctx, x, weight1, bias1, weight2, bias2, keep):
+        hidden = x.new_empty(len(x), len(weight1)) if keep and any(ctx.needs_input_grad) else None
         out = torch.empty_like(x)
         for block in _blocks(x):
-            before = torch.addmm(bias1, x[block], weight1.t(), out=hidden[block] if keep else None)
+            kept = None if hidden is None else hidden[block]
+            before = torch.addmm(bias1, x[block], weight1.t(), out=kept)
             torch.addmm(bias2, F.gelu(before), weight2.t(), out=out[block])
-        ctx.save_for_backward(x, weight1, weight2, hidden)
+        ctx.save_for_backward(x, weight1, bias1, weight2, hidden)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        x, weight1, weight2, hidden = ctx.saved_tensors
+        x, weight1, bias1, weight2, hidden = ctx.saved_tensors
         grad_x = torch.empty_like(x)
         grad_weight1, grad_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
-        grad_bias1 = weight1.new_zeros(len(weight1))
+        grad_bias1 = torch.zeros_like(bias1)
         grad_out = grad_out.contiguous()
         for block in _blocks(x):
-            before, grad = hidden[block], grad_out[block]
+            if hidden is None:
+                before = torch.addmm(bias1, x[block], weight1.t())
+            else:
+                before = hidden[block]
+            grad = grad_out[block]
             grad_weight2.addmm_(grad.t(), F.gelu(before))
             grad_before = torch.ops.aten.gelu_backward(grad @ weight2, before)
             grad_weight1.addmm_(grad_before.t(), x[block])
             grad_bias1 += grad_before.sum(0)
             torch.mm(grad_before, weight1, out=grad_x[block])
-        return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_out.sum(0)
+        return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_out.sum(0), None
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:

@@ -17,7 +17,7 @@ from mmvitbackbones.backbones.regionvit import ARCHS
 TINY = dict(
     stem='3-conv', dims=[16, 16, 32, 32], heads=[2, 2, 4, 4], depths=[1, 2, 1, 1], window_size=3
 )
-# Published millions of the classifiers' parameters, cut off after one digit.
+# Published millions of the classifiers' parameters; some are cut off, not rounded.
 PARAMETERS = dict(
     tiny=13.8,
     tiny_plus=14.3,
@@ -158,7 +158,7 @@ def test_parameters_of_the_published_sizes(arch):
     channels = ARCHS[arch]['dims'][-1]
     classifier = 2 * channels + 1000 * channels + 1000
     ours = sum(p.numel() for p in model.parameters()) + classifier
-    assert math.floor(ours / 1e5) / 10 == PARAMETERS[arch]
+    assert abs(ours / 1e6 - PARAMETERS[arch]) < 0.055
     assert set(PARAMETERS) == set(ARCHS)
 
 
@@ -191,7 +191,9 @@ def test_memory_layout_of_the_image_does_not_matter():
     model, x = build().eval(), image(45, 70, batch=2)
     strided = torch.stack([x, x], dim=-1)[..., 0]
     with torch.no_grad():
-        for a, b, c in zip(model(x), model(x.to(memory_format=torch.channels_last)), model(strided)):
+        for a, b, c in zip(
+            model(x), model(x.to(memory_format=torch.channels_last)), model(strided)
+        ):
             assert torch.equal(a, b) and torch.equal(a, c)
 
 
@@ -285,9 +287,7 @@ def test_with_cp_equals_without(rates):
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1])
 def test_every_trainable_parameter_gets_a_gradient(out_norm, out_indices, frozen_stages):
     """As data-parallel training needs."""
-    model = build(
-        peg=True, out_norm=out_norm, out_indices=out_indices, frozen_stages=frozen_stages
-    )
+    model = build(peg=True, out_norm=out_norm, out_indices=out_indices, frozen_stages=frozen_stages)
     _, grads = gradients(model, image(33, 45))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert grads.keys() == trainable

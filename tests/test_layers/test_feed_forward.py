@@ -8,9 +8,11 @@ from mmvitbackbones.layers import feed_forward
 from mmvitbackbones.layers.feed_forward import FeedForward
 
 
-@pytest.fixture
-def layer(monkeypatch):
+@pytest.fixture(params=['narrow', 'wide'])
+def layer(request, monkeypatch):
+    """Several blocks; hidden values kept for the backward pass, or computed again."""
     monkeypatch.setattr(feed_forward, '_BLOCK', 4)
+    monkeypatch.setattr(feed_forward, '_NARROW', 3 if request.param == 'narrow' else 0)
     torch.manual_seed(0)
     return FeedForward(3, 6).double()
 
