@@ -18,6 +18,7 @@ from mmvitbackbones.running import (
     check_data,
     check_fit,
     load_config,
+    make_demo_data,
     plain_errors,
 )
 
@@ -72,6 +73,8 @@ def main() -> None:
         runner = build_runner(cfg, args)
         check_fit(runner.model, checkpoint, args.checkpoint)
         del checkpoint
+        if args.demo:
+            make_demo_data()
     runner.test()
 
 

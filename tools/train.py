@@ -19,6 +19,7 @@ from mmvitbackbones.running import (
     check_data,
     check_fit,
     load_config,
+    make_demo_data,
     plain_errors,
 )
 
@@ -72,6 +73,8 @@ def main() -> None:
         if not cfg.get('resume'):
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()
+        if args.demo:
+            make_demo_data()
     runner.train()
 
 

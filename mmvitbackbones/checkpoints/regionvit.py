@@ -46,7 +46,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
         tensors named.
 
     Raises:
-        ValueError: If tensors that are tied in the published model differ.
+        ValueError: If tensors that are tied in the published model differ, or a bias table is not
+            that of a square window.
     """
     result = Conversion()
     for name, tensor in state.items():
@@ -70,9 +71,10 @@ def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         tensor (Tensor): As :func:`convert` gives it.
         shape (torch.Size): The model's shape.
     """
-    if name.endswith('.bias.table') and tensor.shape[0] == shape[0]:
+    if name.endswith('.bias.table') and _is_table(tensor) and tensor.shape[0] == shape[0]:
         return resize_table(tensor, round(shape[1] ** 0.5))
-    if name == 'stem.regional.weight' and tensor.shape[:2] == shape[:2]:
+    is_square = tensor.dim() == 4 and tensor.shape[2] == tensor.shape[3]
+    if name == 'stem.regional.weight' and is_square and tensor.shape[:2] == shape[:2]:
         return resize_projection(tensor, shape[-1])
     return None
 
@@ -109,10 +111,18 @@ def _rename(name: str) -> str:
 
 def _relayout(name: str, tensor: Tensor) -> Tensor:
     if name.endswith('.attn.rel_pos'):
+        if not _is_table(tensor):
+            raise ValueError(
+                f'{name} should be of shape (heads, (2M - 1)^2), got {tuple(tensor.shape)}'
+            )
         return unroll_table(tensor)
     if tensor.dim() == 4 and tensor.shape[0] == tensor.shape[2] == tensor.shape[3] == 1:
         return tensor.flatten()  # a 2-D LayerNorm's (1, C, 1, 1)
     return tensor
+
+
+def _is_table(tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and tensor.shape[1] in {n * n for n in range(1, 512, 2)}
 
 
 def unroll_table(table: Tensor) -> Tensor:

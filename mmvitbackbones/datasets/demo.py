@@ -6,6 +6,7 @@ import os.path as osp
 from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
 
@@ -18,8 +19,7 @@ def use_demo_data(cfg: Config, root: str) -> None:
     """Point a detection or segmentation config at the digit scenes.
 
     Data, image size, classes, schedule and the number of proposals become those of the demo; the
-    model stays the config's. Published weights that are not there are left out. A dict named
-    ``demo`` in the config overrides :data:`DEFAULTS`.
+    model stays the config's. A dict named ``demo`` in the config overrides :data:`DEFAULTS`.
 
     Args:
         cfg (Config): The config, changed in place.
@@ -44,9 +44,22 @@ def use_demo_data(cfg: Config, root: str) -> None:
         if 'num_classes' in part:
             part['num_classes'] = classes
     _cheaper_proposals(cfg.model)
-    _drop_absent_weights(cfg.model)
     _set_data(cfg, train, val, metric, settings['batch_size'])
     _set_schedule(cfg, **settings)
+
+
+def drop_absent_weights(model: ConfigDict) -> None:
+    """Leave out published weights that are not there, and say so.
+
+    Args:
+        model (ConfigDict): The model, changed in place.
+    """
+    for part in _dicts(model):
+        init = part.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            if not osp.isfile(init['checkpoint']):
+                print_log(f'{init["checkpoint"]} is not there: the demo starts from scratch')
+                part['init_cfg'] = None
 
 
 def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
@@ -118,14 +131,6 @@ def _cheaper_proposals(model: ConfigDict) -> None:
             part['num'] = 128
         if 'nms_pre' in part and part.get('max_per_img', 0) > 200:
             part['nms_pre'], part['max_per_img'] = min(part['nms_pre'], 1000), 200
-
-
-def _drop_absent_weights(model: ConfigDict) -> None:
-    for part in _dicts(model):
-        init = part.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            if not osp.isfile(init.get('checkpoint', '')):
-                part['init_cfg'] = None
 
 
 def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:

@@ -1,7 +1,7 @@
 """What the tools share: configs read and adapted, and checks before a run starts."""
 
 from .checks import check_data, check_fit
-from .command_line import add_common_arguments, build_runner, plain_errors
+from .command_line import add_common_arguments, build_runner, make_demo_data, plain_errors
 from .config import load_config
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     'check_data',
     'check_fit',
     'load_config',
+    'make_demo_data',
     'plain_errors',
 ]

@@ -61,7 +61,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
-    """Build a runner, its model included, and make the demo's data if asked for.
+    """Build a runner, its model included; the data are read later.
 
     Args:
         cfg (Config): The config.
@@ -74,11 +74,17 @@ def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     use_safe_loading()
     cfg.launcher = args.launcher
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if args.demo:
-        from ..datasets import make_digit_scenes
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
-        if is_main_process():
-            make_digit_scenes(DEMO_ROOT)
-        barrier()
-    return runner
+
+def make_demo_data() -> None:
+    """Make the digit scenes where they are not there yet; one process does, the others wait.
+
+    Raises:
+        ValueError: If there is something else in their folder.
+    """
+    from ..datasets import make_digit_scenes
+
+    if is_main_process():
+        make_digit_scenes(DEMO_ROOT)
+    barrier()

@@ -39,13 +39,17 @@ def load_config(
     if demo and data_root:
         raise ValueError('--demo brings its own data: leave --data-root out')
     cfg = Config.fromfile(path)
+    cfg_options = cfg_options or {}
     if demo:
-        from ..datasets.demo import use_demo_data
+        from ..datasets.demo import drop_absent_weights, use_demo_data
 
+        cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.startswith('demo.')})
         use_demo_data(cfg, DEMO_ROOT)
+        if not any('init_cfg' in option for option in cfg_options):
+            drop_absent_weights(cfg.model)
     if data_root:
         _move_data(cfg, data_root)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg.merge_from_dict(cfg_options)
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg

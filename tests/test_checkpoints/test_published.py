@@ -78,10 +78,6 @@ def published(arch=TINY, seed=0, **options):
     return state
 
 
-def peg_key(arch_name):
-    return next(n for n in golden_cases.GoldenCase(arch_name).keys if '.peg.' in n)
-
-
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -200,7 +196,8 @@ def test_resized_tables_keep_their_offsets():
     wide = torch.arange(-13, 14) * 13 / 27 / 7
     expected = torch.outer(torch.cos(2 * wide), torch.exp(-wide))
     found = model.stages[0].blocks[0].bias.table.detach().view(27, 27)
-    assert (found - expected)[2:-2, 2:-2].abs().max() < 0.02 * expected.abs().max()
+    # The interpolation repeats the border's values beyond it.
+    assert (found - expected)[4:-4, 4:-4].abs().max() < 0.015 * expected.abs().max()
 
 
 @pytest.mark.parametrize('window', [14, 28])
@@ -227,15 +224,12 @@ def test_regional_tokens_keep_their_scale(window):
 
 
 def test_equal_windows_change_nothing():
-    models = RegionViT(TINY), RegionViT(TINY, window_size=[7, 7, 7, 7])
-    reports = [load_published(model, published()) for model in models]
-    assert not reports[1].resized
-    assert same(models[0].state_dict() | {}, models[1].state_dict() | reset_norms(models))
-
-
-def reset_norms(models):
-    """Output norms start new, and equal: nothing to change."""
-    return {n: t for n, t in models[0].state_dict().items() if n.startswith('out_norms')}
+    models = [RegionViT(TINY, window_size=w, out_norm=None) for w in (None, 7, [7, 7, 7, 7])]
+    for model in models:
+        assert not load_published(model, published()).resized
+        assert same(model.state_dict(), models[0].state_dict())
+    weight = published()['cls_token.proj.weight']
+    assert torch.equal(models[0].stem.regional.weight, weight)
 
 
 # Our own.
@@ -306,10 +300,11 @@ def test_report_as_text(log):
     for name in [*CLASSIFIER, 'layers.1.block.0.proj_cls.0.weight', 'out_norms.0.weight']:
         assert name in text
     assert 'resized' not in text
-    plain = load_published(
-        RegionViT(TINY, out_norm=None), RegionViT(TINY, out_norm=None).state_dict()
+    model = RegionViT(TINY)
+    report = load_published(model, model.state_dict())
+    assert (
+        str(report) == f'a state dict: mmvitbackbones weights, {len(report.loaded)} tensors loaded'
     )
-    assert str(plain) == f'a state dict: mmvitbackbones weights, {len(plain.loaded)} tensors loaded'
 
 
 def wrong_weights():
@@ -345,10 +340,16 @@ def wrong_weights():
     yield 'twin missing', drop(tied.replace('_cls', '')), [tied, 'tied']
     yield 'peg', published(peg=True), ['4 unexpected', 'stages.0.peg', 'set peg=True']
     yield 'our peg', ours, ['4 unexpected', 'stages.0.peg', 'set peg=True']
+    tall = torch.ones(8, 3, 14, 28)
+    yield 'projection', change('cls_token.proj.weight', tall), ['stem.regional.weight', '14, 28']
+    our_table = {**RegionViT(TINY).state_dict(), 'stages.0.blocks.0.bias.table': torch.ones(1, 168)}
+    yield 'our table', our_table, ['stages.0.blocks.0.bias.table', '168']
     yield 'table', change('layers.0.block.1.attn.rel_pos', torch.ones(1, 168)), ['rel_pos', '168']
 
 
-@pytest.mark.parametrize('name, state, words', wrong_weights(), ids=lambda v: v if v is str else '')
+@pytest.mark.parametrize(
+    'name, state, words', wrong_weights(), ids=lambda v: v if isinstance(v, str) else ''
+)
 def test_wrong_weights_change_nothing(name, state, words):
     model = RegionViT(TINY)
     before = copy.deepcopy(model.state_dict())

@@ -1,0 +1,85 @@
+"""What the tools say, before anything starts, about what cannot work."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+ROOT = Path(__file__).parents[2]
+MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
+FROM_SCRATCH = 'model.backbone.init_cfg=None'
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    """Run a tool's main() in an empty folder; returns its exit code and message."""
+
+    def run(name, *arguments):
+        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        arguments = [str(ROOT / a) if str(a).startswith('configs/') else str(a) for a in arguments]
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *arguments])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stopped:
+            module.main()
+        return stopped.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (('train', 'configs/none.py'), ['no config', 'none.py']),
+        (('train', MASKRCNN), ['data/coco/annotations/instances_train2017.json', '--demo']),
+        (('train', MASKRCNN), ['val2017/*.jpg', '--data-root']),
+        (('train', MASKRCNN, '--data-root', 'elsewhere'), ['elsewhere/train2017']),
+        (('train', MASKRCNN, '--data-root', 'x', '--demo'), ['--data-root']),
+        (('train', MASKRCNN, '--demo', '--resume', 'none.pth'), ["no checkpoint 'none.pth'"]),
+        (('test', MASKRCNN, 'none.pth', '--demo'), ["no checkpoint 'none.pth'"]),
+        (('test', MASKRCNN, 'none.pth', '--demo', '--out', 'a.json'), ['--out', '.pkl']),
+    ],
+)
+def test_plain_message(tool, arguments, words):
+    code, message = tool(*arguments)
+    assert code == 2
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
+def test_amp_without_a_gpu(tool):
+    code, message = tool('train', MASKRCNN, '--demo', '--amp')
+    assert code == 2 and '--amp needs a GPU' in message
+
+
+def test_damaged_checkpoint(tool, tmp_path):
+    path = tmp_path / 'cut.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:900])
+    code, message = tool('test', MASKRCNN, path, '--demo')
+    assert code == 2 and 'cut.pth' in message and 'cut short' in message
+
+
+@pytest.mark.parametrize(
+    'option, words',
+    [
+        ('model.backbone.arch=huge', ['arch', "'tiny'", 'huge']),
+        ('model.backbone.window_size=[7,7,7,14]', ['window_size', 'halve together']),
+        ('model.backbone.windows=7', ['windows']),
+        ('model.backbone.init_cfg.checkpoint=absent.pth', ['absent.pth']),
+        ('demo.iterations=5', ['demo', 'max_iters']),
+    ],
+)
+def test_options_that_do_not_fit(tool, option, words, monkeypatch):
+    """Found when the model is built, before the data set is read."""
+    arguments = ['train', MASKRCNN, '--demo', '--cfg-options', option]
+    code, message = tool(*arguments)
+    assert code == 2
+    for word in words:
+        assert word in message

@@ -1,0 +1,193 @@
+"""Training, resuming and evaluating through the tools, as a user would."""
+
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+
+ROOT = Path(__file__).parents[2]
+NARROW = """
+        arch=dict(
+            _delete_=True, stem='3-conv', dims=[16, 16, 32, 32], heads=[1, 1, 2, 2],
+            depths=[1, 1, 1, 1], window_size=7,
+        ),
+        init_cfg=None,
+"""
+SEGMENTER = f"""
+_base_ = [
+    'mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/datasets/ade20k.py',
+    'mmseg::_base_/default_runtime.py', 'mmseg::_base_/schedules/schedule_80k.py',
+]
+custom_imports = dict(imports=['mmvitbackbones'])
+model = dict(
+    pretrained=None,
+    backbone=dict(_delete_=True, type='RegionViT', {NARROW.replace('_delete_=True, ', '')}),
+    neck=dict(in_channels=[16, 16, 32, 32]),
+)
+"""
+FEW_SCENES = ['val_dataloader.dataset.indices=6', 'test_dataloader.dataset.indices=6']
+
+
+def run(tool, *arguments, options=()):
+    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
+    if options:
+        command += ['--cfg-options', *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def succeed(*arguments, **kwargs):
+    done = run(*arguments, **kwargs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A narrow Mask R-CNN after two iterations on the demo data, and what was printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = folder / 'narrow.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/maskrcnn_regionvit_s_1x.py'\n"
+        f'model = dict(backbone=dict({NARROW}), neck=dict(in_channels=[16, 16, 32, 32]))\n'
+        'demo = dict(max_iters=2, warmup=1, log_interval=1)\n'
+    )
+    log = succeed('train', config, '--demo', '--work-dir', folder, options=FEW_SCENES)
+    return config, folder, log
+
+
+def test_training_evaluates(trained):
+    _, folder, log = trained
+    assert (folder / 'iter_2.pth').is_file()
+    losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    assert re.search(r'coco/bbox_mAP: \S+.*coco/segm_mAP: ', log)
+
+
+def test_resume_goes_on_where_it_stopped(trained, tmp_path):
+    config, folder, _ = trained
+    more = [*FEW_SCENES, 'train_cfg.max_iters=3', 'train_cfg.val_interval=3']
+    log = succeed(
+        *('train', config, '--demo', '--work-dir', tmp_path),
+        *('--resume', folder / 'iter_2.pth'),
+        options=[*more, 'default_hooks.checkpoint.interval=3'],
+    )
+    assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
+    assert (tmp_path / 'iter_3.pth').is_file()
+    log = succeed('train', config, '--demo', '--work-dir', tmp_path, '--resume', options=more)
+    assert 'resumed epoch: 0, iter: 3' in log and 'Iter(train) [' not in log
+
+
+def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
+    config, folder, _ = trained
+    log = succeed(
+        *('test', config, folder / 'iter_2.pth', '--demo', '--work-dir', tmp_path),
+        *('--out', tmp_path / 'found.pkl', '--show-dir', tmp_path / 'pictures'),
+        options=['test_dataloader.dataset.indices=3', 'default_hooks.visualization.interval=1'],
+    )
+    assert 'coco/bbox_mAP_50' in log
+    assert len(pickle.loads((tmp_path / 'found.pkl').read_bytes())) == 3
+    pictures = list(tmp_path.glob('pictures/*.jpg'))
+    assert len(pictures) == 3
+    height, width = cv2.imread(str(pictures[0])).shape[:2]
+    assert width > 1.5 * height  # the truth on the left, predictions on the right
+
+
+def test_checkpoint_of_another_config_is_refused(trained):
+    _, folder, _ = trained
+    done = run('test', 'configs/demo_maskrcnn_regionvit.py', folder / 'iter_2.pth', '--demo')
+    assert done.returncode == 2 and 'does not fit the config' in done.stderr
+    assert 'Traceback' not in done.stderr and 'iter_2.pth' in done.stderr
+
+
+def test_unmodified_retinanet_config_on_the_demo(tmp_path):
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=1']
+    log = succeed(
+        *('train', 'configs/retinanet_regionvit_s_1x.py', '--demo', '--work-dir', tmp_path),
+        options=[*options, 'val_dataloader.dataset.indices=2'],
+    )
+    assert 'coco/bbox_mAP' in log and 'segm' not in log.split('Iter(val)')[-1]
+
+
+def test_segmenter_on_the_demo(tmp_path):
+    pytest.importorskip('mmseg')
+    config = tmp_path / 'semfpn.py'
+    config.write_text(SEGMENTER + 'demo = dict(max_iters=2, warmup=1, log_interval=1)\n')
+    log = succeed('train', config, '--demo', '--work-dir', tmp_path, options=FEW_SCENES)
+    assert 'mIoU' in log and 'background' in log
+    succeed(
+        *('test', config, tmp_path / 'iter_2.pth', '--demo', '--work-dir', tmp_path),
+        *('--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'found.pkl'),
+        options=['test_dataloader.dataset.indices=2', 'default_hooks.visualization.interval=1'],
+    )
+    assert (tmp_path / 'found.pkl').is_file() and list(tmp_path.rglob('pictures/**/*.png'))
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    """A data set in COCO's own layout: 80 classes, crowds, an image without objects."""
+    from mmdet.datasets import CocoDataset
+
+    root = tmp_path_factory.mktemp('coco')
+    rng = np.random.default_rng(0)
+    ids = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    categories = [
+        dict(id=i, name=name, supercategory='thing')
+        for i, name in zip(ids, CocoDataset.METAINFO['classes'])
+    ]
+    (root / 'annotations').mkdir()
+    for split in ('train2017', 'val2017'):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for image_id, (width, height) in enumerate([(640, 480), (375, 500), (333, 227)], 1):
+            name = f'{image_id:012d}.jpg'
+            pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            cv2.imwrite(str(root / split / name), pixels)
+            images.append(dict(id=image_id, file_name=name, width=width, height=height))
+            for k in range(0 if image_id == 3 else 3):
+                x, y, w, h = (int(v) for v in (20 + 60 * k, 30 + 40 * k, 100, 80))
+                crowd = int(k == 2)
+                polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                rle = dict(counts=[x * height + y, h, 2 * height - h], size=[height, width])
+                rle['counts'].append(height * width - sum(rle['counts']))
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=ids[(7 * k + image_id) % 80],
+                        bbox=[x, y, w, h],
+                        area=w * h,
+                        iscrowd=crowd,
+                        segmentation=rle if crowd else polygon,
+                    )
+                )
+        content = dict(images=images, annotations=annotations, categories=categories)
+        path = root / 'annotations' / f'instances_{split}.json'
+        path.write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize('head', ['maskrcnn', 'retinanet'])
+def test_coco_through_the_unmodified_pipelines(coco, head, tmp_path):
+    """One epoch and an evaluation; only the backbone is narrower."""
+    config = tmp_path / 'narrow.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/{head}_regionvit_s_1x.py'\n"
+        f'model = dict(backbone=dict({NARROW}), neck=dict(in_channels=[16, 16, 32, 32]))\n'
+        'train_cfg = dict(max_epochs=1)\n'
+    )
+    log = succeed(
+        *('train', config, '--data-root', coco, '--work-dir', tmp_path),
+        options=['default_hooks.logger.interval=1'],
+    )
+    losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
+    assert len(losses) == 1 and np.isfinite(losses).all()  # the empty image is left out
+    assert 'coco/bbox_mAP' in log and ('coco/segm_mAP' in log) == (head == 'maskrcnn')
+    assert (tmp_path / 'epoch_1.pth').is_file()
