@@ -113,7 +113,7 @@ class Pyramid(BaseModule):
 
         Returns:
             tuple[Tensor, ...]: Maps of the stages in ``out_indices``, (B, C_i, ceil(H / s_i),
-            ceil(W / s_i)) with stage i's stride s_i; laid out in memory channels last.
+            ceil(W / s_i)) with stage i's stride s_i.
 
         Raises:
             ValueError: If the image has another shape.
@@ -132,7 +132,9 @@ class Pyramid(BaseModule):
             state = self.stages[i](*state)
             normed = self.out_norms[i](state[0])
             if i in self.out_indices:
-                maps.append(normed.permute(0, 3, 1, 2))
+                # mmcv's operations read the memory as it lies: RoIAlign would take a
+                # channels-last map for another image.
+                maps.append(normed.permute(0, 3, 1, 2).contiguous())
             if self.out_norm == 'inline':
                 state = (normed, *state[1:])
         return tuple(maps)

@@ -93,6 +93,7 @@ class _CPUAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.autocast('cpu', enabled=False)  # scores stay in float32
     def forward(ctx, bias, valid, *qkv):
         ctx.save_for_backward(bias, valid, *qkv)
         q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)

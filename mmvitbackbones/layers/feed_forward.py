@@ -34,7 +34,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token; (..., C) in and out."""
         drops = self.drop.p > 0 and self.training
-        if x.device.type == 'cpu' and not drops and not torch.is_autocast_cpu_enabled():
+        if x.device.type == 'cpu' and not drops and not _autocasts():
             parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
             keep = torch.is_grad_enabled() and x.shape[-1] > _NARROW
             return _CPUFeedForward.apply(x.flatten(0, -2), *parameters, keep).view_as(x)
@@ -80,6 +80,13 @@ class _CPUFeedForward(torch.autograd.Function):
             grad_bias1 += grad_before.sum(0)
             torch.mm(grad_before, weight1, out=grad_x[block])
         return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_out.sum(0), None
+
+
+def _autocasts() -> bool:
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:

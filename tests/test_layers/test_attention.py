@@ -119,3 +119,14 @@ def test_groups_of_windows_without_gradients(monkeypatch):
     monkeypatch.setattr(attention_module, '_GROUP', 3 * 4)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, bias, valid), expected)
+
+
+def test_scores_keep_their_precision_under_autocast():
+    """A bias far larger than a half type's steps still tells neighbours apart."""
+    q = torch.zeros(1, 1, 1, 2, dtype=torch.bfloat16)
+    k = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)
+    v = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.bfloat16)[None, None]
+    bias = torch.tensor([[[1000.0, 1001.0]]])
+    with torch.autocast('cpu', torch.bfloat16):
+        out = attention(q, k, v, bias)
+    torch.testing.assert_close(out.float(), torch.full((1, 1, 1, 2), 0.731), atol=5e-3, rtol=0)
