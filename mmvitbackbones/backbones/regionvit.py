@@ -341,12 +341,13 @@ def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
 
 
 def _one_window(window_size: int | Sequence[int], dims: Sequence[int]) -> int:
-    windows = [window_size] * len(dims) if isinstance(window_size, int) else list(window_size)
-    if len(windows) != len(dims) or len(set(windows)) != 1:
+    several = isinstance(window_size, (list, tuple))
+    windows = list(window_size) if several else [window_size]
+    if not all(type(window) is int and window > 0 for window in windows):
+        raise ValueError(f'window_size must be a positive integer, got {window_size!r}')
+    if several and (len(windows) != len(dims) or len(set(windows)) != 1):
         raise ValueError(
             f'window_size must be one integer, or {len(dims)} equal ones, got {window_size}: the '
             'grids of local and regional tokens halve together, so all stages share one window'
         )
-    if not isinstance(windows[0], int) or windows[0] < 1:
-        raise ValueError(f'window_size must be a positive integer, got {window_size!r}')
     return windows[0]

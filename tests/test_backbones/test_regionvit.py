@@ -145,6 +145,7 @@ def test_shapes(stem, size, window):
         stride = 4 * 2**stage
         expected = (2, TINY['dims'][stage], *(math.ceil(side / stride) for side in size))
         assert found.shape == expected
+        assert found.is_contiguous()  # compiled operations read the memory as it lies
         assert found.isfinite().all()
 
 
@@ -442,7 +443,10 @@ BAD_OPTIONS = [
     (dict(arch=dict(TINY, stem='2-conv')), ['stem', "'3-conv', '1-conv'", "'2-conv'"]),
     (dict(window_size=0), ['window_size', 'positive integer', '0']),
     (dict(window_size=-7), ['window_size', 'positive integer', '-7']),
-    (dict(window_size='x'), ['window_size', 'one integer', 'x']),
+    (dict(window_size='x'), ['window_size', 'positive integer', 'x']),
+    (dict(window_size=7.0), ['window_size', 'positive integer', '7.0']),
+    (dict(window_size=True), ['window_size', 'positive integer', 'True']),
+    (dict(arch=dict(TINY, window_size=None)), ['window_size', 'positive integer', 'None']),
     (dict(window_size=[7, 7]), ['window_size', '4 equal', '[7, 7]']),
     (dict(window_size=[7, 7, 7, 14]), ['window_size', '4 equal', 'halve together']),
     (dict(window_size=[7.0] * 4), ['window_size', 'positive integer']),
