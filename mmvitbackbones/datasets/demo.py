@@ -69,7 +69,7 @@ def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     pack = dict(type='PackDetInputs', meta_keys=keys)
 
-    def dataset(split: str, **kwargs) -> dict:
+    def dataset(split: str, *steps: dict, **kwargs) -> dict:
         return dict(
             type='CocoDataset',
             data_root=root,
@@ -77,7 +77,7 @@ def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
             data_prefix=dict(img=f'images/{split}/'),
             metainfo=dict(classes=CLASSES, palette=PALETTE),
             # Mirrored digits are no digits: no flips.
-            pipeline=[dict(type='LoadImageFromFile'), annotations, resize, pack],
+            pipeline=[dict(type='LoadImageFromFile'), *steps, pack],
             **kwargs,
         )
 
@@ -86,7 +86,10 @@ def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
         ann_file=osp.join(root, _annotations('validation')),
         metric=['bbox', 'segm'] if with_mask else 'bbox',
     )
-    return dataset('training'), dataset('validation', test_mode=True), metric
+    train = dataset('training', annotations, resize)
+    # The truth stays at the scenes' own size, at which predictions are judged and drawn.
+    val = dataset('validation', resize, annotations, test_mode=True)
+    return train, val, metric
 
 
 def _annotations(split: str) -> str:
