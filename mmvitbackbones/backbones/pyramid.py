@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from mmengine.model import BaseModule
@@ -179,7 +178,7 @@ class Stage(nn.Module):
     def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
         """Run one block, checkpointed where ``with_cp`` says so."""
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(partial(block), *args, use_reentrant=False)
+            return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
 
@@ -205,7 +204,9 @@ def check_rates(**rates: float) -> None:
     """Raise a ValueError that names the option for a rate outside [0, 1)."""
     for option, rate in rates.items():
         if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-            raise ValueError(f'{option} must be a number from 0 up to, not with, 1, got {rate!r}')
+            raise ValueError(
+                f'{option} must be a number of at least 0 and less than 1, got {rate!r}'
+            )
 
 
 def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]) -> dict:
