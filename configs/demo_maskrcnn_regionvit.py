@@ -23,5 +23,5 @@ model = dict(
         mask_head=dict(in_channels=64, conv_out_channels=64),
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1.0))
-demo = dict(max_iters=1000, batch_size=4, warmup=100, log_interval=50)
+optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=1.0))
+demo = dict(max_iters=1200, batch_size=4, warmup=100, log_interval=50)
