@@ -10,6 +10,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
 from mmvitbackbones.checkpoints import read_checkpoint
@@ -54,6 +55,9 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('resume') and not cfg.get('load_from'):
+        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
 
 
 def main() -> None:
@@ -67,12 +71,13 @@ def main() -> None:
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
         runner = build_runner(cfg, args)
         model = getattr(runner.model, 'module', runner.model)
-        if checkpoint is not None and args.resume:
+        if cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
-        del checkpoint
-        if not cfg.get('resume'):
+            model.backbone.init_cfg = None  # nothing but the checkpoint is needed
+        else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()
+        del checkpoint
         if args.demo:
             make_demo_data()
     runner.train()

@@ -85,6 +85,22 @@ def test_resume_goes_on_where_it_stopped(trained, tmp_path):
     assert 'resumed epoch: 0, iter: 3' in log and 'Iter(train) [' not in log
 
 
+def test_resume_needs_no_published_weights(coco, tmp_path):
+    """The checkpoint holds all; and what was trained for the whole schedule has nothing to do."""
+    config = tmp_path / 'narrow.py'
+    arch = NARROW.replace('init_cfg=None', "init_cfg=dict(type='Pretrained', checkpoint='absent')")
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/retinanet_regionvit_s_1x.py'\n"
+        f'model = dict(backbone=dict({arch}), neck=dict(in_channels=[16, 16, 32, 32]))\n'
+        'train_cfg = dict(max_epochs=1)\n'
+    )
+    arguments = ('train', config, '--data-root', coco, '--work-dir', tmp_path)
+    done = run(*arguments)
+    assert done.returncode == 2 and "no checkpoint 'absent'" in done.stderr
+    succeed(*arguments, options=['model.backbone.init_cfg=None'])
+    assert 'resumed epoch: 1' in succeed(*arguments, '--resume')
+
+
 def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
     config, folder, _ = trained
     log = succeed(
