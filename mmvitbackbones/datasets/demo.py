@@ -132,8 +132,8 @@ def _cheaper_proposals(model: ConfigDict) -> None:
     for part in _dicts(model):
         if part.get('type') == 'RandomSampler' and part.get('num', 0) > 128:
             part['num'] = 128
-        if 'nms_pre' in part and part.get('max_per_img', 0) > 200:
-            part['nms_pre'], part['max_per_img'] = min(part['nms_pre'], 1000), 200
+        if 'nms_pre' in part and part.get('max_per_img', 0) > 100:
+            part['nms_pre'], part['max_per_img'] = 300, 100
 
 
 def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:

@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,7 @@ def size_of(folder):
 def test_missing_compiler_is_one_sentence_before_any_large_download(tmp_path):
     (tmp_path / 'bin').mkdir()
     venv = tmp_path / 'venv'
-    start = time.monotonic()
     done = run(sys.executable, SCRIPT, '--venv', venv, PATH=tmp_path / 'bin')
-    assert time.monotonic() - start < 60
     assert done.returncode == 1
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith('mmcv must be compiled (no ready wheel was found) but gcc was not')
