@@ -24,4 +24,4 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=1.0))
-demo = dict(max_iters=1100, batch_size=4, warmup=100, log_interval=50)
+demo = dict(max_iters=1200, batch_size=4, warmup=100, log_interval=50)
