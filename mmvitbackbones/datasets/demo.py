@@ -130,7 +130,8 @@ def _dicts(node: object) -> Iterator[ConfigDict]:
 def _cheaper_proposals(model: ConfigDict) -> None:
     """Fewer proposals: a scene has at most eight objects, and a CPU pays for each region."""
     for part in _dicts(model):
-        if part.get('type') == 'RandomSampler' and part.get('num', 0) > 64:
+        # The sampler of region proposals, not that of anchors, which cost nothing.
+        if part.get('add_gt_as_proposals') and part.get('num', 0) > 64:
             part['num'] = 64
         if 'nms_pre' in part and part.get('max_per_img', 0) > 100:
             part['nms_pre'], part['max_per_img'] = 300, 100
