@@ -24,7 +24,7 @@ setup:
 demo: setup
 	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT)
 	$(RUN) tools/test.py $(CONFIG) "$$(cat $(OUT)/last_checkpoint)" --demo \
-		--work-dir $(OUT)/test --show-dir '$(CURDIR)/$(OUT)/pictures'
+		--work-dir $(OUT)/test --show-dir $(OUT)/pictures
 	@echo 'The pictures of predictions beside the truth are in $(OUT)/pictures.'
 
 lint: setup

@@ -6,4 +6,4 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.in_channels))
+model = dict(backbone=_base_.regionvit_s, neck=dict(in_channels=_base_.regionvit_s_dims))

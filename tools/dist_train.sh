@@ -7,7 +7,7 @@ if [ $# -lt 2 ]; then
     exit 2
 fi
 
-python -m torch.distributed.run \
+"${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$2" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"

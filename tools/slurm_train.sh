@@ -14,4 +14,4 @@ if [ "$gpus" -lt "$gpus_per_node" ]; then gpus_per_node=$gpus; fi
 srun --partition="$1" --job-name="$2" --gres="gpu:$gpus_per_node" \
     --ntasks="$gpus" --ntasks-per-node="$gpus_per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    python -u "$(dirname "$0")/train.py" "$3" --work-dir "$4" --launcher slurm "${@:5}"
+    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$3" --work-dir "$4" --launcher slurm "${@:5}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import os.path as osp
 
 # Before torch loads: idle threads must not spin on cores that data loaders need.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -56,9 +57,10 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
             raise ValueError('--show-dir needs a visualization hook in default_hooks')
         hook.draw = True
         if cfg.get('default_scope') == 'mmdet':
-            hook.test_out_dir = args.show_dir
+            hook.test_out_dir = osp.abspath(args.show_dir)  # else a folder in the work folder
         else:
-            cfg.visualizer.save_dir = args.show_dir
+            hook.interval = 1
+            cfg.visualizer.save_dir = osp.abspath(args.show_dir)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from mmvitbackbones.running import (
     build_runner,
     check_data,
     check_fit,
+    check_overlap,
     load_config,
     make_demo_data,
     plain_errors,
@@ -77,6 +78,8 @@ def main() -> None:
         else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()
+            if checkpoint is not None:
+                check_overlap(model, checkpoint, cfg.load_from)
         del checkpoint
         if args.demo:
             make_demo_data()

@@ -56,7 +56,7 @@ class Pyramid(BaseModule):
         if (
             not isinstance(out_indices, Sequence)
             or not out_indices
-            or any(i not in range(count) for i in out_indices)
+            or any(type(i) is not int or not 0 <= i < count for i in out_indices)
             or sorted(set(out_indices)) != list(out_indices)
         ):
             raise ValueError(
@@ -64,10 +64,11 @@ class Pyramid(BaseModule):
             )
         out_indices = tuple(out_indices)
         check_choice('out_norm', out_norm, ('inline', 'output', None))
-        if frozen_stages not in range(-1, count + 1):
+        if type(frozen_stages) is not int or not -1 <= frozen_stages <= count:
             raise ValueError(
                 f'frozen_stages must be an integer in -1..{count}, got {frozen_stages!r}'
             )
+        check_flags(norm_eval=norm_eval)
         self.out_indices = out_indices
         self.out_norm = out_norm
         self.frozen_stages = frozen_stages
@@ -198,6 +199,13 @@ def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
     """Raise a ValueError that names the option unless the value is one of those allowed."""
     if value not in allowed:
         raise ValueError(f'{option} must be one of {", ".join(map(repr, allowed))}, got {value!r}')
+
+
+def check_flags(**flags: bool) -> None:
+    """Raise a ValueError that names the option for anything but True and False."""
+    for option, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f'{option} must be True or False, got {flag!r}')
 
 
 def check_rates(**rates: float) -> None:

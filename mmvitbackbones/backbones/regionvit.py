@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from ..layers import PEG, FeedForward, RelativePositionBias, SelfAttention
 from ..layers.windows import merge, partition, validity
-from .pyramid import Pyramid, Stage, check_choice, check_rates, drop_path_rates, resolve_arch
+from .pyramid import (
+    Pyramid,
+    Stage,
+    check_choice,
+    check_flags,
+    check_rates,
+    drop_path_rates,
+    resolve_arch,
+)
 
 PATCH = 4  # pixels per local token, along each side
 
@@ -95,6 +103,7 @@ class RegionViT(Pyramid):
         dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
         _check_widths(arch['stem'], dims, heads)
         window = _one_window(arch['window_size'] if window_size is None else window_size, dims)
+        check_flags(peg=peg, with_cp=with_cp)
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -336,8 +345,8 @@ def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
                 f'arch: {before} channels do not divide the {after} of the next stage, as the '
                 'depth-wise downsampling needs'
             )
-    if dims[0] % 4:
-        raise ValueError(f'arch: the first of dims must be a multiple of 4, got {dims[0]}')
+    if stem == '3-conv' and dims[0] % 4:
+        raise ValueError(f"arch: '3-conv' needs a first of dims that 4 divides, got {dims[0]}")
 
 
 def _one_window(window_size: int | Sequence[int], dims: Sequence[int]) -> int:

@@ -90,10 +90,13 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
         refused = re.search(r"GLOBAL \S+|class '[^']+'|reduce \S+|operand \d+", str(error))
         if refused is None or not _is_pickle(path):
             raise UnreadableCheckpointError(_damaged(path)) from error
+        hint = ''
+        if not hasattr(torch.serialization, 'add_safe_globals'):
+            hint = " The logs in mmengine's own training checkpoints need torch >= 2.4."
         raise UnreadableCheckpointError(
             f'{path!r} was not loaded: it holds more than tensors and plain data '
             f'({refused.group(0)}), which could run code. Save its tensors alone '
-            '(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
+            f'(torch.save(model.state_dict(), ...)) where you trust it, and load that file.{hint}'
         ) from None
     except (MemoryError, PermissionError):
         raise

@@ -28,9 +28,7 @@ def use_demo_data(cfg: Config, root: str) -> None:
     Raises:
         ValueError: If the config is neither of mmdet nor of mmseg, or ``demo`` has unknown keys.
     """
-    settings = {**DEFAULTS, **cfg.get('demo', {})}
-    if set(settings) != set(DEFAULTS):
-        raise ValueError(f'demo may hold {", ".join(DEFAULTS)}, got {dict(cfg.demo)}')
+    settings = _settings(cfg.get('demo', {}))
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
         train, val, metric = _detection_data(cfg, root)
@@ -48,6 +46,18 @@ def use_demo_data(cfg: Config, root: str) -> None:
     _set_schedule(cfg, **settings)
 
 
+def _settings(demo: object) -> dict:
+    if not isinstance(demo, dict) or not set(demo) <= set(DEFAULTS):
+        raise ValueError(f'demo must be a dict of {", ".join(DEFAULTS)}, got {demo!r}')
+    settings = {**DEFAULTS, **demo}
+    for name, value in settings.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f'demo.{name} must be a positive integer, got {value!r}')
+    # A run shorter than the warm-up is still a run.
+    settings['warmup'] = min(settings['warmup'], settings['max_iters'] // 2)
+    return settings
+
+
 def drop_absent_weights(model: ConfigDict) -> None:
     """Leave out published weights that are not there, and say so.
 
@@ -57,7 +67,7 @@ def drop_absent_weights(model: ConfigDict) -> None:
     for part in _dicts(model):
         init = part.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            if not osp.isfile(init['checkpoint']):
+            if '://' not in init['checkpoint'] and not osp.isfile(init['checkpoint']):
                 print_log(f'{init["checkpoint"]} is not there: the demo starts from scratch')
                 part['init_cfg'] = None
 
@@ -134,7 +144,7 @@ def _cheaper_proposals(model: ConfigDict) -> None:
         if part.get('add_gt_as_proposals') and part.get('num', 0) > 64:
             part['num'] = 64
         if 'nms_pre' in part and part.get('max_per_img', 0) > 100:
-            part['nms_pre'], part['max_per_img'] = 300, 100
+            part['nms_pre'], part['max_per_img'] = min(part['nms_pre'], 300), 100
 
 
 def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:
@@ -158,9 +168,11 @@ def _set_schedule(
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
     cfg.val_cfg, cfg.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     cfg.param_scheduler = [
-        dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=0),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=0)
     ]
+    if warmup:
+        rise = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup)
+        cfg.param_scheduler.insert(0, rise)
     cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
     hooks = cfg.default_hooks
     hooks.logger.interval = log_interval

@@ -113,7 +113,9 @@ class _CPUAttention(torch.autograd.Function):
         q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
         grad_q, grad_k, grad_v = grads if len(qkv) == 3 else _unpack(*grads)
         scale = q.shape[-1] ** -0.5
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[0] else None
+        grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         for block in _blocks(q, k):
             weights = _weights(q, k, bias, valid, block)
             qb, kb, vb, gb = (x[block].to(weights.dtype) for x in (q, k, v, grad_out))
@@ -126,7 +128,7 @@ class _CPUAttention(torch.autograd.Function):
             grad_scores *= scale
             grad_q[block] = grad_scores @ kb
             grad_k[block] = grad_scores.transpose(-2, -1) @ qb
-        return grad_bias, None, *grads
+        return None if grad_bias is None else grad_bias.to(bias.dtype), None, *grads
 
 
 def _weights(

@@ -1,6 +1,6 @@
 """What the tools share: configs read and adapted, and checks before a run starts."""
 
-from .checks import check_data, check_fit
+from .checks import check_data, check_fit, check_overlap
 from .command_line import add_common_arguments, build_runner, make_demo_data, plain_errors
 from .config import load_config
 
@@ -9,6 +9,7 @@ __all__ = [
     'build_runner',
     'check_data',
     'check_fit',
+    'check_overlap',
     'load_config',
     'make_demo_data',
     'plain_errors',

@@ -72,6 +72,29 @@ def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
         )
 
 
+def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
+    """Check that a checkpoint to start from (``load_from``) is one of such a model.
+
+    Heads may differ, for another number of classes, say; mmengine names in the log what does.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (Mapping): What the file holds.
+        path (str): The file, for the message.
+
+    Raises:
+        ValueError: If a tensor of the model's backbone is missing or of another shape.
+    """
+    theirs = tensors_of(checkpoint)
+    for name, tensor in model.backbone.state_dict(prefix='backbone.').items():
+        if name not in theirs or theirs[name].shape != tensor.shape:
+            raise ValueError(
+                f'load_from={path} is no checkpoint of such a model: {name} '
+                f'{tuple(tensor.shape)} is missing or of another shape. Weights published for '
+                'ImageNet go into model.backbone.init_cfg'
+            )
+
+
 def _datasets(node: object) -> Iterator[Mapping]:
     """The data sets of a data loader, inside whatever wraps them."""
     if isinstance(node, Mapping):

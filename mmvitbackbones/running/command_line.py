@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_local_rank
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -69,22 +70,27 @@ def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
 
     Returns:
         Runner: Ready to train or test.
+
+    Raises:
+        ValueError: If a launcher is given without GPUs.
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none' and not torch.cuda.is_available():
+        raise ValueError('--launcher needs GPUs: leave it out on a CPU')
     use_safe_loading()
     cfg.launcher = args.launcher
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def make_demo_data() -> None:
-    """Make the digit scenes where they are not there yet; one process does, the others wait.
+    """Make the digit scenes where they are not there yet; one process of each machine does.
 
     Raises:
         ValueError: If there is something else in their folder.
     """
     from ..datasets import make_digit_scenes
 
-    if is_main_process():
+    if get_local_rank() == 0:
         make_digit_scenes(DEMO_ROOT)
     barrier()

@@ -43,9 +43,9 @@ def load_config(
     if demo:
         from ..datasets.demo import drop_absent_weights, use_demo_data
 
-        cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.startswith('demo.')})
+        cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.split('.')[0] == 'demo'})
         use_demo_data(cfg, DEMO_ROOT)
-        if not any('init_cfg' in option for option in cfg_options):
+        if not any(option.startswith('model.backbone.init_cfg') for option in cfg_options):
             drop_absent_weights(cfg.model)
     if data_root:
         _move_data(cfg, data_root)

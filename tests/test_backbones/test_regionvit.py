@@ -2,10 +2,10 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import golden_cases
-import mmdet.registry
-import mmengine.registry
 import pytest
 import torch
 import torch.nn.functional as F
@@ -439,8 +439,14 @@ BAD_OPTIONS = [
     (dict(arch=dict(TINY, dims=16)), ['arch', 'dims', 'positive integers', '16']),
     (dict(arch=dict(TINY, heads=[3, 2, 4, 4])), ['arch', '3 heads', '16 channels']),
     (dict(arch=dict(TINY, dims=[16, 24, 32, 32])), ['arch', '16 channels', '24']),
-    (dict(arch=dict(TINY, dims=[6, 6, 12, 12])), ['arch', 'multiple of 4', '6']),
+    (dict(arch=dict(TINY, dims=[6, 6, 12, 12])), ['arch', '4 divides', '6']),
     (dict(arch=dict(TINY, stem='2-conv')), ['stem', "'3-conv', '1-conv'", "'2-conv'"]),
+    (dict(peg='flase'), ['peg', 'True or False', 'flase']),
+    (dict(with_cp='x'), ['with_cp', 'True or False']),
+    (dict(norm_eval=1), ['norm_eval', 'True or False']),
+    (dict(frozen_stages=1.0), ['frozen_stages', '-1..4', '1.0']),
+    (dict(frozen_stages=True), ['frozen_stages', '-1..4', 'True']),
+    (dict(out_indices=(0.0, 1.0)), ['out_indices', '0..3']),
     (dict(window_size=0), ['window_size', 'positive integer', '0']),
     (dict(window_size=-7), ['window_size', 'positive integer', '-7']),
     (dict(window_size='x'), ['window_size', 'positive integer', 'x']),
@@ -461,8 +467,8 @@ BAD_OPTIONS = [
     (dict(frozen_stages=5), ['frozen_stages', '-1..4', '5']),
     (dict(frozen_stages=-2), ['frozen_stages', '-1..4', '-2']),
     (dict(frozen_stages=None), ['frozen_stages', '-1..4', 'None']),
-    (dict(drop_path_rate=1), ['drop_path_rate', 'from 0', '1']),
-    (dict(drop_rate=-0.1), ['drop_rate', 'from 0', '-0.1']),
+    (dict(drop_path_rate=1), ['drop_path_rate', 'at least 0', '1']),
+    (dict(drop_rate=-0.1), ['drop_rate', 'at least 0', '-0.1']),
     (dict(attn_drop_rate='0.1'), ['attn_drop_rate', 'number', "'0.1'"]),
 ]
 
@@ -495,9 +501,40 @@ def test_bad_images(shape, words):
 # In OpenMMLab.
 
 
-@pytest.mark.parametrize('registry', [mmengine.registry.MODELS, mmdet.registry.MODELS])
-def test_builds_from_a_config(registry):
-    model = registry.build(dict(type='RegionViT', arch=TINY, window_size=2, out_indices=(1, 3)))
+def test_needs_no_toolbox_and_no_compiled_operations():
+    """As with mmcv-lite: imports of mmdet, mmseg, mmpretrain and mmcv's operations fail."""
+    code = """
+import sys
+for name in ('mmdet', 'mmseg', 'mmpretrain', 'mmcv.ops', 'mmcv._ext', 'sklearn', 'pycocotools'):
+    sys.modules[name] = None
+import torch, mmvitbackbones
+maps = mmvitbackbones.RegionViT('tiny')(torch.zeros(1, 3, 40, 33))
+sum(m.sum() for m in maps).backward()
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_both_ways_through_the_call_agree(monkeypatch):
+    """The whole model in blocks, as on a CPU, and through torch's own call, as elsewhere."""
+    results = []
+    for blocks in (True, False):
+        if not blocks:
+            monkeypatch.setattr('mmvitbackbones.layers.attention._suits_blocks', lambda *x: False)
+        model, x = build(window_size=5, peg=True), image(43, 59, batch=3).requires_grad_()
+        maps = model(x)
+        sum(m.square().mean() for m in maps).backward()
+        results.append([*maps, x.grad, *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize('home', ['mmengine', 'mmdet', 'mmseg'])
+def test_builds_from_a_config(home):
+    registry = pytest.importorskip(f'{home}.registry')
+    model = registry.MODELS.build(
+        dict(type='RegionViT', arch=TINY, window_size=2, out_indices=(1, 3))
+    )
     assert isinstance(model, RegionViT)
     assert [m.shape[1] for m in model(torch.zeros(1, 3, 32, 40))] == [16, 32]
 

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import golden_cases
 import pytest
 import torch
 
@@ -66,6 +67,37 @@ def test_damaged_checkpoint(tool, tmp_path):
     assert code == 2 and 'cut.pth' in message and 'cut short' in message
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='launchers work with GPUs')
+def test_launcher_without_a_gpu(tool):
+    code, message = tool('train', MASKRCNN, '--demo', '--launcher', 'pytorch')
+    assert code == 2 and '--launcher needs GPUs' in message
+
+
+@pytest.mark.parametrize(
+    'keys, words',
+    [
+        ('regionvit_tiny_cls', ['another arch', '64, 128, 256, 512', '96, 192, 384, 768']),
+        (None, ['neither published RegionViT weights nor our own']),
+    ],
+)
+def test_weights_of_another_arch_or_family(tool, tmp_path, keys, words):
+    shapes = golden_cases.GoldenCase(keys).keys if keys else {'patch_embed.norm.weight': [[9], '']}
+    path = tmp_path / 'published.pth'
+    torch.save({'model': {name: torch.zeros(shape) for name, (shape, _) in shapes.items()}}, path)
+    option = f'model.backbone.init_cfg.checkpoint={path}'
+    code, message = tool('train', MASKRCNN, '--demo', '--cfg-options', option)
+    assert code == 2 and 'published.pth' in message
+    for word in words:
+        assert word in message
+
+
+def test_weights_to_start_from_that_do_not_fit(tool, tmp_path):
+    path = tmp_path / 'other.pth'
+    torch.save({'state_dict': {'stem.weight': torch.zeros(1)}}, path)
+    code, message = tool('train', MASKRCNN, '--demo', '--cfg-options', f'load_from={path}')
+    assert code == 2 and 'other.pth' in message and 'init_cfg' in message
+
+
 @pytest.mark.parametrize(
     'option, words',
     [
@@ -74,9 +106,11 @@ def test_damaged_checkpoint(tool, tmp_path):
         ('model.backbone.windows=7', ['windows']),
         ('model.backbone.init_cfg.checkpoint=absent.pth', ['absent.pth']),
         ('demo.iterations=5', ['demo', 'max_iters']),
+        ('demo=5', ['demo', 'max_iters']),
+        ('demo.max_iters=0', ['demo.max_iters', 'positive integer']),
     ],
 )
-def test_options_that_do_not_fit(tool, option, words, monkeypatch):
+def test_options_that_do_not_fit(tool, option, words):
     """Found when the model is built, before the data set is read."""
     arguments = ['train', MASKRCNN, '--demo', '--cfg-options', option]
     code, message = tool(*arguments)

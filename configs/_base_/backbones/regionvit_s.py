@@ -1,8 +1,8 @@
-backbone = dict(
+regionvit_s = dict(
     _delete_=True,
     type='RegionViT',
     arch='small',
     drop_path_rate=0.2,
     init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RegionViT-S.pth'),
 )
-in_channels = [96, 192, 384, 768]
+regionvit_s_dims = [96, 192, 384, 768]
