@@ -21,8 +21,10 @@ setup:
 	>&2; exit 1; }
 	@$(PYTHON) tools/setup_env.py --wheels '$(WHEELS)'
 
+# Evaluated once, by test.py, instead of after training too.
 demo: setup
-	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT)
+	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT) \
+		--cfg-options train_cfg.val_interval=1000000
 	$(RUN) tools/test.py $(CONFIG) "$$(cat $(OUT)/last_checkpoint)" --demo \
 		--work-dir $(OUT)/test --show-dir $(OUT)/pictures
 	@echo 'The pictures of predictions beside the truth are in $(OUT)/pictures.'
