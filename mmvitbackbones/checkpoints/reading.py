@@ -87,7 +87,9 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL \S+|class '[^']+'|reduce \S+|operand \d+", str(error))
+        refused = re.search(
+            r"GLOBAL \S+|Unsupported class \S+|class '[^']+'|reduce \S+|operand \d+", str(error)
+        )
         if refused is None or not _is_pickle(path):
             raise UnreadableCheckpointError(_damaged(path)) from error
         hint = ''

@@ -99,7 +99,8 @@ class _CPUAttention(torch.autograd.Function):
         q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
         out = _empty_like_tokens(q)
         for block in _blocks(q, k):
-            out[block] = _weights(q, k, bias, valid, block).to(v.dtype) @ v[block]
+            weights = _weights(q, k, bias, valid, block)
+            out[block] = weights @ v[block].to(weights.dtype)
         return out
 
     @staticmethod
