@@ -24,7 +24,7 @@ setup:
 # Evaluated once, by test.py, instead of after training too.
 demo: setup
 	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT) \
-		--cfg-options train_cfg.val_interval=1000000
+		--cfg-options train_cfg.val_begin=1000000
 	$(RUN) tools/test.py $(CONFIG) "$$(cat $(OUT)/last_checkpoint)" --demo \
 		--work-dir $(OUT)/test --show-dir $(OUT)/pictures
 	@echo 'The pictures of predictions beside the truth are in $(OUT)/pictures.'

@@ -20,6 +20,7 @@ from mmvitbackbones.running import (
     check_data,
     check_fit,
     check_overlap,
+    check_weights,
     load_config,
     make_demo_data,
     plain_errors,
@@ -69,6 +70,8 @@ def main() -> None:
         set_up(cfg, args)
         if not args.demo:
             check_data(cfg, 'train_dataloader', 'val_dataloader')
+        if not cfg.get('resume'):
+            check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
         runner = build_runner(cfg, args)
         model = getattr(runner.model, 'module', runner.model)

@@ -51,8 +51,9 @@ def _settings(demo: object) -> dict:
         raise ValueError(f'demo must be a dict of {", ".join(DEFAULTS)}, got {demo!r}')
     settings = {**DEFAULTS, **demo}
     for name, value in settings.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f'demo.{name} must be a positive integer, got {value!r}')
+        least = 0 if name == 'warmup' else 1
+        if type(value) is not int or value < least:
+            raise ValueError(f'demo.{name} must be an integer of at least {least}, got {value!r}')
     # A run shorter than the warm-up is still a run.
     settings['warmup'] = min(settings['warmup'], settings['max_iters'] // 2)
     return settings

@@ -1,6 +1,6 @@
 """What the tools share: configs read and adapted, and checks before a run starts."""
 
-from .checks import check_data, check_fit, check_overlap
+from .checks import check_data, check_fit, check_overlap, check_weights
 from .command_line import add_common_arguments, build_runner, make_demo_data, plain_errors
 from .config import load_config
 
@@ -10,6 +10,7 @@ __all__ = [
     'check_data',
     'check_fit',
     'check_overlap',
+    'check_weights',
     'load_config',
     'make_demo_data',
     'plain_errors',

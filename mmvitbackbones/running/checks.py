@@ -36,6 +36,26 @@ def check_data(cfg: Config, *loaders: str) -> None:
                 raise FileNotFoundError(_explain(dataset, missing))
 
 
+def check_weights(cfg: Config) -> None:
+    """Check that the published weights that a backbone starts from are there.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        FileNotFoundError: Names the file and what to do.
+    """
+    init = cfg.model.backbone.get('init_cfg')
+    path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
+    if path and '://' not in path and not osp.isfile(osp.expanduser(path)):
+        raise FileNotFoundError(
+            f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Fetch the '
+            "published weights (RegionViT's from github.com/IBM/RegionViT), name another file with "
+            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
+            'model.backbone.init_cfg=None'
+        )
+
+
 def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
     """Check that a checkpoint fills a model, all of it and nothing else.
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
 FROM_SCRATCH = 'model.backbone.init_cfg=None'
 
+WEIGHTS = ('--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=absent.pth')
+
 
 @pytest.fixture
 def tool(monkeypatch, capsys, tmp_path):
@@ -39,6 +41,7 @@ def tool(monkeypatch, capsys, tmp_path):
         (('train', 'configs/none.py'), ['no config', 'none.py']),
         (('train', MASKRCNN), ['data/coco/annotations/instances_train2017.json', '--demo']),
         (('train', MASKRCNN), ['val2017/*.jpg', '--data-root']),
+        (('train', MASKRCNN, *WEIGHTS), ['absent.pth', 'model.backbone.init_cfg', 'IBM']),
         (('train', MASKRCNN, '--data-root', 'elsewhere'), ['elsewhere/train2017']),
         (('train', MASKRCNN, '--data-root', 'x', '--demo'), ['--data-root']),
         (('train', MASKRCNN, '--demo', '--resume', 'none.pth'), ["no checkpoint 'none.pth'"]),
@@ -104,10 +107,9 @@ def test_weights_to_start_from_that_do_not_fit(tool, tmp_path):
         ('model.backbone.arch=huge', ['arch', "'tiny'", 'huge']),
         ('model.backbone.window_size=[7,7,7,14]', ['window_size', 'halve together']),
         ('model.backbone.windows=7', ['windows']),
-        ('model.backbone.init_cfg.checkpoint=absent.pth', ['absent.pth']),
         ('demo.iterations=5', ['demo', 'max_iters']),
         ('demo=5', ['demo', 'max_iters']),
-        ('demo.max_iters=0', ['demo.max_iters', 'positive integer']),
+        ('demo.max_iters=0', ['demo.max_iters', 'at least 1']),
     ],
 )
 def test_options_that_do_not_fit(tool, option, words):

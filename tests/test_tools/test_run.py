@@ -117,9 +117,10 @@ def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
     assert width > 1.5 * height  # the truth on the left, predictions on the right
 
 
-def test_checkpoint_of_another_config_is_refused(trained):
+def test_checkpoint_of_another_config_is_refused(trained, tmp_path):
     _, folder, _ = trained
-    done = run('test', 'configs/demo_maskrcnn_regionvit.py', folder / 'iter_2.pth', '--demo')
+    config, checkpoint = 'configs/demo_maskrcnn_regionvit.py', folder / 'iter_2.pth'
+    done = run('test', config, checkpoint, '--demo', '--work-dir', tmp_path)
     assert done.returncode == 2 and 'does not fit the config' in done.stderr
     assert 'Traceback' not in done.stderr and 'iter_2.pth' in done.stderr
 
