@@ -72,8 +72,9 @@ def self_attention(
     return attention(q, k, v, bias, valid, dropout_p)
 
 
-def _unpack(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+def _unpack(*qkv: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values, given as such or as one (B, N, 3, heads, d)."""
+    return qkv if len(qkv) == 3 else qkv[0].permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _suits_blocks(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None) -> bool:
@@ -96,7 +97,7 @@ class _CPUAttention(torch.autograd.Function):
     @torch.autocast('cpu', enabled=False)  # scores stay in float32
     def forward(ctx, bias, valid, *qkv):
         ctx.save_for_backward(bias, valid, *qkv)
-        q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
+        q, k, v = _unpack(*qkv)
         out = _empty_like_tokens(q)
         for block in _blocks(q, k):
             weights = _weights(q, k, bias, valid, block)
@@ -111,8 +112,8 @@ class _CPUAttention(torch.autograd.Function):
             grads = [_empty_like_tokens(x) for x in qkv]
         else:
             grads = [torch.empty_like(*qkv)]
-        q, k, v = qkv if len(qkv) == 3 else _unpack(*qkv)
-        grad_q, grad_k, grad_v = grads if len(qkv) == 3 else _unpack(*grads)
+        q, k, v = _unpack(*qkv)
+        grad_q, grad_k, grad_v = _unpack(*grads)
         scale = q.shape[-1] ** -0.5
         grad_bias = None
         if ctx.needs_input_grad[0]:
