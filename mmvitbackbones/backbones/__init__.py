@@ -1,5 +1,6 @@
 """The backbones, registered in ``mmengine.registry.MODELS``."""
 
+from .focal_transformer import FocalTransformer
 from .regionvit import RegionViT
 
-__all__ = ['RegionViT']
+__all__ = ['FocalTransformer', 'RegionViT']

@@ -169,12 +169,31 @@ class Stage(nn.Module):
         blocks (Sequence[nn.Module]): The blocks.
         with_cp (bool): Keep only each block's input, and compute the rest again in the backward
             pass. Defaults to False.
+        downsample (nn.Module, optional): What comes before the first block.
+        peg (nn.Module, optional): What comes after the first block.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], with_cp: bool = False) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        with_cp: bool = False,
+        downsample: nn.Module | None = None,
+        peg: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.downsample = nn.Identity() if downsample is None else downsample
         self.blocks = nn.ModuleList(blocks)
+        self.peg = peg
         self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Run the stage on a map of tokens, (B, H, W, C)."""
+        x = self.downsample(x)
+        for i, block in enumerate(self.blocks):
+            x = self.run(block, x)
+            if i == 0 and self.peg is not None:
+                x = self.peg(x)
+        return (x,)
 
     def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
         """Run one block, checkpointed where ``with_cp`` says so."""
@@ -215,6 +234,29 @@ def check_rates(**rates: float) -> None:
             raise ValueError(
                 f'{option} must be a number of at least 0 and less than 1, got {rate!r}'
             )
+
+
+def check_heads(dims: Sequence[int], heads: Sequence[int]) -> None:
+    """Raise a ValueError unless the heads of each stage divide its channels."""
+    for dim, head in zip(dims, heads):
+        if dim % head:
+            raise ValueError(f'arch: {head} heads do not divide {dim} channels')
+
+
+def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 0) -> list[int]:
+    """An option's value for each stage, from one for all or one each.
+
+    Raises:
+        ValueError: If there are not as many values as stages, or one is no integer of at least
+            ``least``.
+    """
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    if len(values) != stages or any(type(v) is not int or v < least for v in values):
+        raise ValueError(
+            f'{option} must be an integer of at least {least}, or {stages} of them, one for each '
+            f'stage; got {value!r}'
+        )
+    return values
 
 
 def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]) -> dict:

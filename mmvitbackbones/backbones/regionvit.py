@@ -17,6 +17,7 @@ from .pyramid import (
     Stage,
     check_choice,
     check_flags,
+    check_heads,
     check_rates,
     drop_path_rates,
     resolve_arch,
@@ -217,10 +218,9 @@ class R2LStage(Stage):
         with_cp: bool,
     ) -> None:
         blocks = [Encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path]
-        super().__init__(blocks, with_cp)
+        downsample = Downsampling(in_dims, dims) if in_dims else None
+        super().__init__(blocks, with_cp, downsample, PEG(dims) if peg else None)
         self.window = window
-        self.downsample = Downsampling(in_dims, dims) if in_dims else nn.Identity()
-        self.peg = PEG(dims) if peg else None
 
     def forward(self, local: Tensor, regional: Tensor) -> tuple[Tensor, Tensor]:
         """Run the stage.
@@ -336,9 +336,7 @@ class Encoder(nn.Module):
 
 def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
     check_choice("arch['stem']", stem, ('3-conv', '1-conv'))
-    for dim, head in zip(dims, heads):
-        if dim % head:
-            raise ValueError(f'arch: {head} heads do not divide {dim} channels')
+    check_heads(dims, heads)
     for before, after in zip(dims, dims[1:]):
         if after % before:
             raise ValueError(

@@ -14,7 +14,7 @@ class Conversion:
     Attributes:
         tensors (dict[str, Tensor]): By our name.
         tied (list[str]): Published names of second copies of tensors that are tied.
-        unused (list[str]): Published names that belong to the classifier.
+        unused (list[str]): Published names of what a backbone does not need.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)

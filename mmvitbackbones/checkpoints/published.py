@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import regionvit
+from . import focal_transformer, regionvit
 from .conversion import Conversion
 from .reading import read_checkpoint
 
-# By the class of the backbone: the rules of its published files.
-FAMILIES = {'RegionViT': regionvit}
+# By the class of the backbone: the rules of its published files. Each has a NAME, the functions
+# recognise, convert and resize, and two patterns of our names: what STARTS_NEW, with a warning,
+# where the file has none or one of another shape; and what may be SWITCHED_OFF in the model.
+FAMILIES = {'FocalTransformer': focal_transformer, 'RegionViT': regionvit}
 
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
@@ -32,7 +35,8 @@ class LoadReport:
         loaded (list[str]): The model's tensors that were filled, by our names.
         resized (dict[str, tuple]): Those of them that were resized: shape in the file, and here.
         new (list[str]): The model's tensors that the file does not have and that start new.
-        unused (list[str]): The file's tensors that a backbone does not need, by their names.
+        unused (list[str]): The file's tensors that the model does not need, by their names, or by
+            ours where the model's options leave them out.
         tied (list[str]): The file's second copies of tensors that are tied, by their names.
     """
 
@@ -49,14 +53,14 @@ class LoadReport:
         lines = [f'{self.source}: {self.kind} weights, {len(self.loaded)} tensors loaded']
         if self.resized:
             shapes = sorted({f'{tuple(a)} -> {tuple(b)}' for a, b in self.resized.values()})
-            lines.append(f'  resized: {", ".join(self.resized)} ({"; ".join(shapes)})')
+            lines.append(f'  resized: {_brief(self.resized)} ({"; ".join(shapes)})')
         for title, names in (
             ('new, not in the file', self.new),
             ('unused', self.unused),
             ('second copies of tied tensors', self.tied),
         ):
             if names:
-                lines.append(f'  {title}: {", ".join(names)}')
+                lines.append(f'  {title}: {_brief(names)}')
         return '\n'.join(lines)
 
 
@@ -100,6 +104,8 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         if name not in target:
             continue
         if tensor.shape != target[name].shape:
+            if family.STARTS_NEW.search(name):
+                continue
             resized = family.resize(name, tensor, target[name].shape)
             if resized is None:
                 raise ValueError(
@@ -111,14 +117,25 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         filled[name] = tensor
     report.loaded = list(filled)
     missing = [name for name in target if name not in filled]
-    report.new = [name for name in missing if _MAY_START_NEW.search(name)]
+    restarted = [name for name in missing if family.STARTS_NEW.search(name)]
+    report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
+    unexpected = [name for name in found.tensors if name not in target]
+    switched_off = [name for name in unexpected if family.SWITCHED_OFF.search(name)]
+    report.unused += switched_off
     _check_names(
         missing=[name for name in missing if name not in report.new],
-        unexpected=[name for name in found.tensors if name not in target],
+        unexpected=[name for name in unexpected if name not in switched_off],
         source=source,
     )
     model.load_state_dict(filled, strict=False)
     print_log(str(report), logger='current')
+    if restarted:
+        print_log(
+            f'{source}: no resizing is defined for {_brief(restarted)}: they start new, to be '
+            'trained',
+            logger='current',
+            level=logging.WARNING,
+        )
     return report
 
 
@@ -138,6 +155,11 @@ def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
         for name, tensor in checkpoint.items()
         if isinstance(tensor, Tensor)
     }
+
+
+def _brief(names: Iterable[str]) -> str:
+    """Names for a line of the log, those that differ in numbers alone as one."""
+    return ', '.join(dict.fromkeys(re.sub(r'\.\d+(?=\.)', '.*', name) for name in names))
 
 
 def _identify(

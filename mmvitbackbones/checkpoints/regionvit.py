@@ -28,6 +28,7 @@ _RENAME = (
 )
 _CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 _TIED = re.compile(r'(\.block\.0\.proj)_cls\.')
+STARTS_NEW = SWITCHED_OFF = re.compile(r'(?!)')  # nothing
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:

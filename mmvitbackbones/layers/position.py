@@ -12,49 +12,47 @@ from torch import Tensor, nn
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def relative_position_index(window: int, device: torch.device) -> Tensor:
-    """Index of each pair of a window's tokens into a flattened table of offsets.
+def relative_position_index(window: int, keys: int, device: torch.device) -> Tensor:
+    """Index of each pair of a query and a key into a flattened table of offsets.
 
     Args:
-        window (int): Side M of the window, in tokens.
+        window (int): Side M of the square of queries, in tokens.
+        keys (int): Side K of the square of keys.
         device (torch.device): Where the result is kept.
 
     Returns:
-        Tensor: (M * M, M * M), integers; query (qy, qx) and key (ky, kx) read row ky - qy + M - 1
-        and column kx - qx + M - 1 of a (2M - 1) x (2M - 1) grid.
+        Tensor: (M * M, K * K), integers; query (qy, qx) and key (ky, kx) read row ky - qy + M - 1
+        and column kx - qx + M - 1 of a (M + K - 1) x (M + K - 1) grid.
     """
-    coords = torch.stack(
-        torch.meshgrid(
-            torch.arange(window, device=device),
-            torch.arange(window, device=device),
-            indexing='ij',
-        )
-    ).flatten(1)
-    offset = coords[:, None, :] - coords[:, :, None] + window - 1
-    return offset[0] * (2 * window - 1) + offset[1]
+    side = torch.arange(keys, device=device) - torch.arange(window, device=device)[:, None]
+    side = side + window - 1
+    index = side[:, None, :, None] * (window + keys - 1) + side[None, :, None, :]
+    return index.reshape(window * window, keys * keys)
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias for each head and each offset between two tokens of a window.
+    """A learned bias for each head and each offset between a query and a key.
 
     Args:
-        window (int): Side M of the window, in tokens.
+        window (int): Side M of the square of queries, in tokens.
         num_heads (int): Number of heads.
+        keys (int, optional): Side K of the square of keys; None: that of the queries.
     """
 
-    def __init__(self, window: int, num_heads: int) -> None:
+    def __init__(self, window: int, num_heads: int, keys: int | None = None) -> None:
         super().__init__()
         self.window = window
-        self.table = nn.Parameter(torch.zeros(num_heads, (2 * window - 1) ** 2))
+        self.keys = window if keys is None else keys
+        self.table = nn.Parameter(torch.zeros(num_heads, (window + self.keys - 1) ** 2))
         trunc_normal_(self.table, std=0.02)
 
     def forward(self) -> Tensor:
-        """Look the bias of all pairs of tokens up.
+        """Look the bias of all pairs up.
 
         Returns:
-            Tensor: (heads, M * M, M * M), queries in rows, keys in columns.
+            Tensor: (heads, M * M, K * K), queries in rows, keys in columns.
         """
-        index = relative_position_index(self.window, self.table.device)
+        index = relative_position_index(self.window, self.keys, self.table.device)
         return self.table.index_select(1, index.flatten()).unflatten(1, index.shape)
 
 

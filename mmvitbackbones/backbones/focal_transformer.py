@@ -1,0 +1,377 @@
+"""Focal Transformer: fine attention nearby, coarse attention far away (Yang et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from mmcv.cnn.bricks.drop import DropPath
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import PEG, FeedForward, PatchEmbedding, RelativePositionBias, SelfAttention
+from ..layers.windows import Neighbourhood, pad_to
+from .pyramid import (
+    Pyramid,
+    Stage,
+    check_flags,
+    check_heads,
+    check_rates,
+    drop_path_rates,
+    one_each,
+    resolve_arch,
+)
+
+
+def _arch(dim: int, heads: int, depths: Sequence[int]) -> dict:
+    widths = [2**i for i in range(4)]
+    return dict(
+        dims=[dim * w for w in widths], heads=[heads * w for w in widths], depths=list(depths)
+    )
+
+
+# Table 1; large: Sec. 4.1.
+ARCHS = dict(
+    tiny=_arch(96, 3, (2, 2, 6, 2)),
+    small=_arch(96, 3, (2, 2, 18, 2)),
+    base=_arch(128, 4, (2, 2, 18, 2)),
+    large=_arch(196, 4, (2, 2, 18, 2)),
+)
+
+
+@MODELS.register_module()
+class FocalTransformer(Pyramid):
+    """Focal Transformer.
+
+    The tokens of a window attend to themselves and their close surroundings one by one, and to
+    what lies farther away window by window (Sec. 3.2).
+
+    Args:
+        arch (str | dict): 'tiny', 'small', 'base' (Table 1), 'large' (Sec. 4.1); or a dict with
+            ``dims``, ``heads`` and ``depths``, a list each with one entry a stage. Defaults to
+            'tiny'.
+        window_size (int | Sequence[int]): Side s_p of a window in tokens, which is also the side
+            s_w of what is pooled to one coarse token; one for all stages, or one each. Defaults
+            to 7.
+        expand_sizes (int | Sequence[int]): Tokens on each side of a window that it sees one by one;
+            at most half a window; 0: its own tokens only. Defaults to (3, 3, 3, 0).
+        focal_windows (int | Sequence[int]): Side s_r of the square of windows round a window that
+            it sees as one coarse token each; 0: no coarse tokens. The paper takes (7, 5, 3, 1) for
+            classification, (15, 13, 9, 7) for detection (Sec. 4.2). Defaults to (7, 5, 3, 1).
+        use_conv_embed (bool): Overlapping patch embeddings, 7x7 and 3x3, instead of 4x4 and 2x2.
+            Defaults to False.
+        peg (bool): A positional encoding generator after the first block of each stage. Defaults
+            to False.
+        out_indices (Sequence[int], optional): Stages to emit; None: all.
+        out_norm (str, optional): 'output' (a LayerNorm on each map that leaves the backbone),
+            'inline' (the next stage also receives it), or None. Defaults to 'output'.
+        drop_path_rate (float): Stochastic depth, of the last block. Defaults to 0.2, tiny's
+            (Sec. 4.2: 0.3 for small, 0.5 for base).
+        drop_rate (float): Dropout after projections and in feed-forward networks. Defaults to 0.
+        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
+        frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the first k stages too.
+            Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode; there is none of its own.
+            Defaults to False.
+        with_cp (bool): Trade time for memory by computing each block again in the backward pass.
+            Defaults to False.
+        init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
+            checkpoint=...)`` takes a published file as it is.
+
+    Raises:
+        ValueError: For an option's value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        window_size: int | Sequence[int] = 7,
+        expand_sizes: int | Sequence[int] = (3, 3, 3, 0),
+        focal_windows: int | Sequence[int] = (7, 5, 3, 1),
+        use_conv_embed: bool = False,
+        peg: bool = False,
+        out_indices: Sequence[int] | None = None,
+        out_norm: str | None = 'output',
+        drop_path_rate: float = 0.2,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        arch = resolve_arch(arch, ARCHS, per_stage=('dims', 'heads', 'depths'))
+        dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
+        check_heads(dims, heads)
+        windows = one_each('window_size', window_size, len(dims), least=1)
+        expands = one_each('expand_sizes', expand_sizes, len(dims))
+        focals = one_each('focal_windows', focal_windows, len(dims))
+        for i, (window, expand) in enumerate(zip(windows, expands)):
+            if 2 * expand > window:
+                raise ValueError(
+                    f'expand_sizes: {expand} on each side do not fit in window_size {window} of '
+                    f'stage {i}: at most {window // 2}'
+                )
+        check_flags(use_conv_embed=use_conv_embed, peg=peg, with_cp=with_cp)
+        check_rates(
+            drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
+        )
+        # Stride, kernel, padding.
+        stem, downsampling = ((4, 7, 2), (2, 3, 1)) if use_conv_embed else ((4, 4, 0), (2, 2, 0))
+        stages = []
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
+            blocks = [
+                FocalBlock(
+                    dims[i],
+                    heads[i],
+                    windows[i],
+                    expands[i],
+                    focals[i],
+                    rate,
+                    drop_rate,
+                    attn_drop_rate,
+                )
+                for rate in rates
+            ]
+            downsample = PatchEmbedding(dims[i - 1], dims[i], *downsampling) if i else None
+            stages.append(Stage(blocks, with_cp, downsample, PEG(dims[i]) if peg else None))
+        super().__init__(
+            Stem(3, dims[0], *stem),
+            stages,
+            dims,
+            out_indices=out_indices,
+            out_norm=out_norm,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
+
+
+class Stem(PatchEmbedding):
+    """The first patch embedding, of the image itself."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
+        return (super().forward(image.permute(0, 2, 3, 1)),)
+
+
+class FocalBlock(nn.Module):
+    """Focal attention, then a feed-forward network.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        window (int): Side s_p of a window.
+        expand (int): Tokens on each side of it that are seen one by one.
+        focal_window (int): Side s_r of the square of coarse tokens.
+        drop_path (float): Stochastic depth.
+        drop (float): Dropout of projections.
+        attn_drop (float): Dropout of attention weights.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        heads: int,
+        window: int,
+        expand: int,
+        focal_window: int,
+        drop_path: float,
+        drop: float,
+        attn_drop: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dims)
+        self.attn = FocalAttention(dims, heads, window, expand, focal_window, attn_drop, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dims)
+        self.ffn = FeedForward(dims, 4 * dims, drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block; (B, H, W, C) in and out."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.ffn(self.norm2(x)))
+
+
+class FocalAttention(SelfAttention):
+    """Window-wise focal attention (Sec. 3.2.1).
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        window (int): Side s_p of a window.
+        expand (int): Tokens on each side of it that are seen one by one.
+        focal_window (int): Side s_r of the square of coarse tokens; 0: none.
+        attn_drop (float): Dropout of the attention weights.
+        proj_drop (float): Dropout of the output.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        heads: int,
+        window: int,
+        expand: int,
+        focal_window: int,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__(dims, heads, attn_drop, proj_drop)
+        self.window, self.focal_window = window, focal_window
+        sides = (expand, expand)
+        # As published: beyond the map's border a window sees the opposite one.
+        self.fine = Neighbourhood((window, window), sides, sides, wraps=True)
+        self.bias = RelativePositionBias(window, heads)
+        self.surroundings = SurroundingsBias(window, expand, heads) if expand else None
+        self.pool = SubWindowPooling(window) if focal_window else None
+        self.coarse_bias = (
+            RelativePositionBias(window, heads, focal_window) if focal_window else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend; (B, H, W, C) in and out."""
+        height, width = x.shape[1:3]
+        # Padded tokens are zero, but their keys are not: they carry the projection's bias.
+        x = pad_to(x, height + -height % self.window, width + -width % self.window)
+        maps, neighbourhoods, valid = [x], [self.fine], None
+        bias = self.bias()
+        if self.surroundings is not None:
+            bias = self.surroundings(bias)
+        if self.pool is not None:
+            grid = self.fine.grid(x)
+            coarse, rows, columns = coarse_region(self.focal_window, grid)
+            far = self.coarse_bias().unflatten(2, (self.focal_window, self.focal_window))
+            maps, neighbourhoods = [x, self.pool(x)], [self.fine, coarse]
+            bias = torch.cat([bias, far[:, :, rows, columns].flatten(2)], dim=2)
+            valid = focal_validity(self.fine, coarse, grid, x.device)
+        y = self.attend(maps, neighbourhoods, bias, valid)
+        return y[:, :height, :width]
+
+
+class SubWindowPooling(nn.Module):
+    """One coarse token for each window, by weights that all channels share (Eq. 1).
+
+    Args:
+        window (int): Side s_w of a window.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((window, window), 1 / window**2))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (B, rows * s_w, columns * s_w, C) to (B, rows, columns, C)."""
+        height, width = self.weight.shape
+        x = x.unflatten(2, (-1, width)).unflatten(1, (-1, height))
+        return torch.einsum('brycxd,yx->brcd', x, self.weight) + self.bias
+
+
+class SurroundingsBias(nn.Module):
+    """A learned bias for each head, each token of a window and each one of its surroundings.
+
+    The published table is laid out as the surroundings were gathered: the map is rolled by e
+    tokens towards each of its four corners, and of each rolled window the tokens outside the
+    original one are kept. With windows wider than 2e, the middle of each side of the ring comes
+    twice, under two biases; as a key that counts twice it adds up to one key with the logarithm of
+    the sum of the biases' exponentials.
+
+    Args:
+        window (int): Side s_p of a window.
+        expand (int): Width e of the ring, at most half a window.
+        heads (int): Attention heads.
+    """
+
+    def __init__(self, window: int, expand: int, heads: int) -> None:
+        super().__init__()
+        self.window, self.expand = window, expand
+        count = 4 * (window**2 - (window - expand) ** 2)
+        self.table = nn.Parameter(torch.zeros(heads, window**2, count))
+        trunc_normal_(self.table, std=0.02)
+
+    def forward(self, own: Tensor) -> Tensor:
+        """Widen the bias of a window's own tokens by that of its surroundings.
+
+        Args:
+            own (Tensor): (heads, s_p ** 2, s_p ** 2).
+
+        Returns:
+            Tensor: (heads, s_p ** 2, (s_p + 2e) ** 2), keys in row-major order.
+        """
+        once, twice, again = surroundings_index(self.window, self.expand, own.device)
+        listed = torch.cat([own, self.table], dim=2)
+        bias = listed.index_select(2, once)
+        merged = torch.logaddexp(bias[:, :, twice], listed[:, :, again])
+        return bias.index_copy(2, twice, merged)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def surroundings_index(
+    window: int, expand: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the keys of a widened window stand in the published list of keys.
+
+    The list holds a window's own tokens, then those of the four rolled windows that lie outside,
+    in the order of rolls (-e, -e), (-e, e), (e, -e), (e, e).
+
+    Args:
+        window (int): Side s_p of a window.
+        expand (int): Width e of the ring.
+        device (torch.device): Where the result is kept.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: The first place of each of the (s_p + 2e) ** 2 keys; the
+        keys that are listed twice; their second places.
+    """
+    tokens = [(y, x) for y in range(window) for x in range(window)]
+    own, listed = set(tokens), list(tokens)
+    for dy, dx in ((expand, expand), (expand, -expand), (-expand, expand), (-expand, -expand)):
+        rolled = [(y + dy, x + dx) for y, x in tokens]
+        listed += [token for token in rolled if token not in own]
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, token in enumerate(listed):
+        places.setdefault(token, []).append(place)
+    side = range(-expand, window + expand)
+    keys = [places[y, x] for y in side for x in side]
+    twice = [i for i, key in enumerate(keys) if len(key) == 2]
+    return tuple(
+        torch.tensor(index, dtype=torch.long, device=device)
+        for index in ([key[0] for key in keys], twice, [keys[i][1] for i in twice])
+    )
+
+
+def coarse_region(focal_window: int, grid: tuple[int, int]) -> tuple[Neighbourhood, slice, slice]:
+    """The coarse tokens that windows of a grid see, without those that none of them can see.
+
+    Args:
+        focal_window (int): Side s_r of the square of coarse tokens, offsets -(s_r // 2) onwards.
+        grid (tuple[int, int]): Windows per column and per row.
+
+    Returns:
+        tuple[Neighbourhood, slice, slice]: The tokens, and the rows and columns of the square that
+        are left.
+    """
+    before, after = focal_window // 2, focal_window - 1 - focal_window // 2
+    reach = [(min(before, n - 1), min(after, n - 1)) for n in grid]
+    rows, columns = (slice(before - first, before + last + 1) for first, last in reach)
+    return Neighbourhood((1, 1), *reach), rows, columns
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def focal_validity(
+    fine: Neighbourhood, coarse: Neighbourhood, grid: tuple[int, int], device: torch.device
+) -> Tensor | None:
+    """Say which keys a window may attend to: all the fine ones, and the coarse ones on the map.
+
+    Returns:
+        Tensor | None: Boolean, (windows, keys); None where all are on the map.
+    """
+    if coarse.is_window:
+        return None
+    on_map = coarse.on_map(grid, device)
+    fine_keys = on_map.new_ones(len(on_map), fine.size[0] * fine.size[1])
+    return torch.cat([fine_keys, on_map], dim=1)

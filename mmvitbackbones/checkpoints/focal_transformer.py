@@ -1,0 +1,125 @@
+"""The published Focal Transformer checkpoints: their names, and what other windows ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layers.position import resize_table
+from .conversion import Conversion
+
+NAME = 'Focal Transformer'
+
+_RENAME = (
+    (r'^patch_embed\.proj\.', 'stem.conv.'),
+    (r'^patch_embed\.norm\.', 'stem.norm.'),
+    # Published at the end of a stage, ours at the beginning of the next.
+    (r'^layers\.(\d+)\.downsample\.proj\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.conv.'),
+    (r'^layers\.(\d+)\.downsample\.norm\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.norm.'),
+    (r'^layers\.', 'stages.'),
+    (r'\.pool_layers\.0\.', '.attn.pool.'),
+    (r'\.relative_position_bias_table$', '.bias.table'),
+    (r'\.relative_position_bias_table_to_neighbors$', '.surroundings.table'),
+    (r'\.relative_position_bias_table_to_windows\.0$', '.coarse_bias.table'),
+    (r'\.mlp\.', '.ffn.'),
+)
+_CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
+# Buffers that the published code computes from its options.
+_INDEX = re.compile(r'\.attn\.(relative_position_index(_\d+)?|valid_ind_rolled(_\d+)?|attn_mask)$')
+
+# No resizing is defined for the surroundings' table, whose entries are no offsets.
+STARTS_NEW = re.compile(r'\.surroundings\.table$')
+# What expand_sizes and focal_windows of 0 leave out.
+SWITCHED_OFF = re.compile(r'\.attn\.(surroundings|coarse_bias|pool)\.')
+
+
+def recognise(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of a published Focal Transformer."""
+    return any(name.endswith('.attn.relative_position_bias_table_to_windows.0') for name in state)
+
+
+def convert(state: Mapping[str, Tensor]) -> Conversion:
+    """Give the published tensors our names and layouts.
+
+    Args:
+        state (Mapping[str, Tensor]): The published state dict.
+
+    Returns:
+        Conversion: Tensors under our names; the classifier's tensors and the index buffers named.
+
+    Raises:
+        ValueError: If a table or pooling weight is not that of square windows.
+    """
+    result = Conversion()
+    for name, tensor in state.items():
+        if _CLASSIFIER.match(name) or _INDEX.search(name):
+            result.unused.append(name)
+        else:
+            ours = _rename(name)
+            result.tensors[ours] = _relayout(name, ours, tensor)
+    return result
+
+
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    """Resize what depends on the windows; None for a tensor that does not.
+
+    Args:
+        name (str): Our name of the tensor.
+        tensor (Tensor): As :func:`convert` gives it.
+        shape (torch.Size): The model's shape.
+    """
+    if name.endswith('bias.table') and _is_square(tensor) and tensor.shape[0] == shape[0]:
+        return resize_table(tensor, round(shape[1] ** 0.5), mode='bilinear')
+    if name.endswith('.pool.weight') and tensor.dim() == 2:
+        return resize_pooling(tensor, shape)
+    return None
+
+
+def resize_pooling(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize the weights of a window's tokens so that their sum, and so the scale, is kept.
+
+    Args:
+        weight (Tensor): (s_w, s_w).
+        shape (Sequence[int]): New height and width.
+
+    Returns:
+        Tensor: Weights of that shape.
+    """
+    resized = F.interpolate(weight[None, None], size=tuple(shape), mode='bilinear')[0, 0]
+    resized = resized * (weight.numel() / resized.numel())
+    return resized + (weight.sum() - resized.sum()) / resized.numel()
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAME:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _relayout(published: str, name: str, tensor: Tensor) -> Tensor:
+    if name.endswith('.surroundings.table'):
+        return _checked(published, tensor, tensor.dim() == 4 and len(tensor) == 1)[0]
+    if name.endswith('.attn.bias.table'):
+        tensor = tensor.t() if tensor.dim() == 2 else tensor
+        return _checked(published, tensor, _is_square(tensor)).flip(1)
+    if name.endswith('.coarse_bias.table'):
+        # Published for offsets from a key to a query, ours are from a query to a key.
+        return _checked(published, tensor, _is_square(tensor)).flip(1)
+    if name.endswith('.pool.weight'):
+        side = round(tensor.numel() ** 0.5)
+        return _checked(published, tensor, tensor.numel() == side * side).view(side, side)
+    return tensor
+
+
+def _is_square(table: Tensor) -> bool:
+    return table.dim() == 2 and round(table.shape[1] ** 0.5) ** 2 == table.shape[1]
+
+
+def _checked(name: str, tensor: Tensor, square: bool) -> Tensor:
+    if not square:
+        raise ValueError(f'{name}, of shape {tuple(tensor.shape)}, is not that of square windows')
+    return tensor

@@ -1,0 +1,41 @@
+"""Patch embedding: fewer tokens, other channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .windows import pad_to
+
+
+class PatchEmbedding(nn.Module):
+    """A strided convolution and a LayerNorm over the channels.
+
+    Args:
+        in_dims (int): Channels before.
+        dims (int): Channels after.
+        stride (int): Tokens, or pixels, of a patch along each side.
+        kernel (int, optional): Side of the kernel; None: the stride, patches do not overlap.
+        padding (int): Zeros on each side. Defaults to 0.
+    """
+
+    def __init__(
+        self, in_dims: int, dims: int, stride: int, kernel: int | None = None, padding: int = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_dims, dims, kernel or stride, stride=stride, padding=padding)
+        self.norm = nn.LayerNorm(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the patches of a map, with zeros where the last ones reach beyond it.
+
+        Args:
+            x (Tensor): (B, H, W, C).
+
+        Returns:
+            Tensor: (B, ceil(H / stride), ceil(W / stride), C').
+        """
+        stride = self.conv.stride[0]
+        x = pad_to(x, x.shape[1] + -x.shape[1] % stride, x.shape[2] + -x.shape[2] % stride)
+        x = self.conv(x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
+        return self.norm(x.permute(0, 2, 3, 1))
