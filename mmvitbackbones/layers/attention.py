@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from .windows import Neighbourhood
 
 # Scores computed at a time on a CPU: small enough to stay in the cache.
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 # Tokens at a time on a CPU where nothing is kept for a backward pass: fresh memory for the
 # projections of a whole map costs as much time as computing them.
 _GROUP = 2**14
@@ -74,83 +74,27 @@ def window_attention(
     x = maps[0]
     if x.device.type == 'cpu' and dropout_p == 0.0 and not (bias is None and valid is None):
         return _CPUAttention.apply(tuple(neighbourhoods), bias, valid, *maps).flatten(3)
-    windows = _Windows(maps, neighbourhoods)
+    own = Neighbourhood(neighbourhoods[0].window)
+    padded = [n.pad(x[:, :, :, 1:]) for x, n in zip(maps, neighbourhoods)]
+    seen = (
+        [own.view(x[:, :, :, 0])],
+        [n.view(x[:, :, :, 0]) for x, n in zip(padded, neighbourhoods)],
+        [n.view(x[:, :, :, 1]) for x, n in zip(padded, neighbourhoods)],
+    )
     q, k, v = (
         torch.cat([view.flatten(0, 2).flatten(1, 2) for view in views], dim=1).transpose(1, 2)
-        for views in windows.views
+        for views in seen
     )
     out = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2)
-    out = out.unflatten(1, neighbourhoods[0].window).unflatten(0, windows.shape)
+    out = out.unflatten(1, own.window).unflatten(0, (len(x), *own.grid(x)))
     return out.transpose(2, 3).flatten(3, 4).flatten(1, 2).flatten(3)
-
-
-class _Windows:
-    """Queries, keys and values of all windows, as views of maps and of their margins.
-
-    Args:
-        maps (Sequence[Tensor]): (B, H, W, 3, heads, d) each.
-        neighbourhoods (Sequence[Neighbourhood]): What a window sees on each of the maps.
-    """
-
-    def __init__(self, maps: Sequence[Tensor], neighbourhoods: Sequence[Neighbourhood]) -> None:
-        own = Neighbourhood(neighbourhoods[0].window)
-        padded = [n.pad(x[:, :, :, 1:]) for x, n in zip(maps, neighbourhoods)]
-        self.views = (
-            [own.view(maps[0][:, :, :, 0])],
-            [n.view(x[:, :, :, 0]) for x, n in zip(padded, neighbourhoods)],
-            [n.view(x[:, :, :, 1]) for x, n in zip(padded, neighbourhoods)],
-        )
-        self.shape = self.views[0][0].shape[:3]
-
-    def blocks(self) -> Iterator[tuple[int, int, slice]]:
-        """Sample, row and columns of windows, of about ``_BLOCK_BYTES`` of scores."""
-        samples, rows, columns, *window, heads, _ = self.views[0][0].shape
-        keys = sum(view.shape[3] * view.shape[4] for view in self.views[1])
-        item = max(self.views[0][0].element_size(), 4)
-        step = max(1, _BLOCK_BYTES // (heads * window[0] * window[1] * keys * item))
-        for sample in range(samples):
-            for row in range(rows):
-                for first in range(0, columns, step):
-                    yield sample, row, slice(first, min(first + step, columns))
-
-    def number(self, block: tuple[int, int, slice]) -> int:
-        """Number of a block's first window, counted over all the samples."""
-        sample, row, columns = block
-        return (sample * self.shape[1] + row) * self.shape[2] + columns.start
-
-    def read(self, block: tuple[int, int, slice]) -> Iterator[Tensor]:
-        """Queries, keys and values of a block, (windows, heads, tokens, d), at least float32."""
-        return (_gather([view[block] for view in views]) for views in self.views)
-
-
-def _gather(views: list[Tensor]) -> Tensor:
-    """Copy views (windows, h, w, heads, d) to one (windows, heads, sum of all h * w, d)."""
-    windows, _, _, heads, dims = views[0].shape
-    lengths = [view.shape[1] * view.shape[2] for view in views]
-    dtype = torch.promote_types(views[0].dtype, torch.float32)
-    out = views[0].new_empty(windows, heads, sum(lengths), dims, dtype=dtype)
-    for part, view in zip(out.split(lengths, dim=2), views):
-        part.unflatten(2, view.shape[1:3]).copy_(view.permute(0, 3, 1, 2, 4))
-    return out
-
-
-def _weights(q: Tensor, k: Tensor, bias: Tensor | None, valid: Tensor | None, first: int) -> Tensor:
-    """Attention weights of windows, the first of which is the map's window number ``first``."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if bias is not None:
-        scores += bias
-    if valid is not None:
-        keys = valid[torch.arange(first, first + len(q)) % len(valid)]
-        if not keys.all():
-            scores.masked_fill_(~keys[:, None, None], float('-inf'))
-    return scores.softmax(-1)
 
 
 class _CPUAttention(torch.autograd.Function):
     """Attention a few windows at a time, with a gradient for the bias.
 
-    The scores of a block of windows stay in the cache. Neither they are kept nor the gathered
-    keys: the backward pass gathers and computes them again.
+    Neither scores nor gathered keys are kept: the backward pass gathers and computes them again.
+    All blocks use the same memory, as fresh memory costs about as much time as filling it.
     """
 
     @staticmethod
@@ -158,60 +102,160 @@ class _CPUAttention(torch.autograd.Function):
     def forward(ctx, neighbourhoods, bias, valid, *maps):
         ctx.neighbourhoods = neighbourhoods
         ctx.save_for_backward(bias, valid, *maps)
-        out = maps[0].new_empty(*maps[0].shape[:3], *maps[0].shape[4:])
-        own = Neighbourhood(neighbourhoods[0].window)
-        out_windows = own.view(out)
-        windows = _Windows(maps, neighbourhoods)
-        for block in windows.blocks():
-            q, k, v = windows.read(block)
-            weights = _weights(q, k, bias, valid, windows.number(block))
-            out_windows[block] = _tokens(weights @ v, own)
-        return out
+        blocks = _Blocks(maps, neighbourhoods, bias, valid)
+        out = torch.empty_like(maps[0][:, :, :, :1], memory_format=torch.contiguous_format)
+        out_windows = blocks.own.view(out)
+        for block in blocks:
+            q, k, v = blocks.read(block)
+            torch.bmm(blocks.weights(block, q, k), v, out=q)
+            out_windows[block] = blocks.tokens(q[None])
+        return out.squeeze(3)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
         bias, valid, *maps = ctx.saved_tensors
-        neighbourhoods = ctx.neighbourhoods
-        own = Neighbourhood(neighbourhoods[0].window)
-        # The first map's is filled to the last item; of the others, queries have none.
-        grads = [torch.empty_like(maps[0]), *(torch.zeros_like(x) for x in maps[1:])]
-        grad_padded = [
-            g[:, :, :, 1:] if n.is_window else torch.zeros_like(n.pad(g[:, :, :, 1:]))
-            for g, n in zip(grads, neighbourhoods)
-        ]
-        grad_q, grad_out = own.view(grads[0][:, :, :, 0]), own.view(grad_out)
+        blocks = _Blocks(maps, ctx.neighbourhoods, bias, valid)
+        grads = [torch.empty_like(x) for x in maps]
+        for x, neighbourhood in zip(grads, ctx.neighbourhoods):
+            if x is not grads[0]:
+                x[:, :, :, 0] = 0  # queries are those of the first map
+            if not neighbourhood.is_window:
+                x[:, :, :, 1:] = 0  # margins overlap: gradients are added up
+        grad_q = blocks.own.view(grads[0][:, :, :, :1])
+        grad_out = blocks.own.view(grad_out.unsqueeze(3))
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
-        windows = _Windows(maps, neighbourhoods)
-        lengths = [n.size[0] * n.size[1] for n in neighbourhoods]
-        for block in windows.blocks():
-            q, k, v = windows.read(block)
-            grad = _gather([grad_out[block]])
-            weights = _weights(q, k, bias, valid, windows.number(block))
-            grad_v = weights.transpose(-2, -1) @ grad
-            grad_scores = torch._softmax_backward_data(
-                grad @ v.transpose(-2, -1), weights, -1, weights.dtype
+            grad_bias = torch.zeros_like(bias, dtype=blocks.dtype)
+        for block in blocks:
+            q, k, v = blocks.read(block)
+            weights = blocks.weights(block, q, k)
+            (grad,) = blocks.gather('grad', [grad_out[block]])
+            grad_scores = torch.bmm(grad, v.mT, out=blocks.buffer('grad_scores', weights.shape))
+            torch.bmm(weights.mT, grad, out=v)  # from here on v is its gradient
+            torch.ops.aten._softmax_backward_data.out(
+                grad_scores, weights, -1, blocks.dtype, grad_input=grad_scores
             )
             if grad_bias is not None:
-                grad_bias += grad_scores.sum(0)
-            grad_scores *= q.shape[-1] ** -0.5
-            grad_q[block] = _tokens(grad_scores @ k, own)
-            grad_k = grad_scores.transpose(-2, -1) @ q
-            split = zip(grad_k.split(lengths, 2), grad_v.split(lengths, 2))
-            for padded, n, (part_k, part_v) in zip(grad_padded, neighbourhoods, split):
-                n.put_gradient(padded[:, :, :, 0], block, _tokens(part_k, n))
-                n.put_gradient(padded[:, :, :, 1], block, _tokens(part_v, n))
-        for g, padded, n in zip(grads, grad_padded, neighbourhoods):
-            if not n.is_window:
-                g[:, :, :, 1:] = n.unpad_gradient(padded)
+                grad_bias += grad_scores.unflatten(0, (-1, len(bias))).sum(0)
+            torch.bmm(grad_scores, k, out=grad)
+            grad_q[block] = blocks.tokens(grad[None].mul_(blocks.scale))
+            torch.bmm(grad_scores.mT, q, out=k)  # the scale is in q; k is its gradient
+            blocks.add(block, grads)
         return None, None if grad_bias is None else grad_bias.to(bias.dtype), None, *grads
 
 
-def _tokens(x: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-    """From (windows, heads, N, d) to (windows, h, w, heads, d)."""
-    return x.transpose(1, 2).unflatten(1, neighbourhood.size)
+class _Blocks:
+    """Blocks of a few windows beside each other, and the memory that they share.
+
+    Args:
+        maps (Sequence[Tensor]): See :func:`window_attention`.
+        neighbourhoods (Sequence[Neighbourhood]): See :func:`window_attention`.
+        bias (Tensor, optional): See :func:`window_attention`.
+        valid (Tensor, optional): See :func:`window_attention`.
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[Tensor],
+        neighbourhoods: Sequence[Neighbourhood],
+        bias: Tensor | None,
+        valid: Tensor | None,
+    ) -> None:
+        x = maps[0]
+        self.maps, self.neighbourhoods = maps, neighbourhoods
+        self.bias, self.valid = bias, valid
+        self.own = Neighbourhood(neighbourhoods[0].window)
+        self.queries = self.own.view(x[:, :, :, :1])
+        self.heads = x.shape[4]
+        self.scale = x.shape[-1] ** -0.5
+        self.dtype = torch.promote_types(x.dtype, torch.float32)
+        self.lengths = [n.size[0] * n.size[1] for n in neighbourhoods]
+        self._buffers: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[tuple[int, int, slice]]:
+        """Sample, row and columns of each block, of about ``_BLOCK_BYTES`` of scores."""
+        samples, rows, columns, height, width = self.queries.shape[:5]
+        scores = self.heads * height * width * sum(self.lengths)
+        step = max(1, _BLOCK_BYTES // (scores * self.dtype.itemsize))
+        for sample in range(samples):
+            for row in range(rows):
+                for first in range(0, columns, step):
+                    yield sample, row, slice(first, min(first + step, columns))
+
+    def buffer(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Memory of a name, with whatever an earlier block left in it."""
+        size = torch.Size(shape).numel()
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = self.maps[0].new_empty(size, dtype=self.dtype)
+        return self._buffers[name][:size].view(shape)
+
+    def gather(self, name: str, views: Sequence[Tensor]) -> Tensor:
+        """Copy views (windows, h, w, P, heads, d) to one (P, windows * heads, sum of h * w, d)."""
+        windows, _, _, parts, heads, dims = views[0].shape
+        lengths = [view.shape[1] * view.shape[2] for view in views]
+        out = self.buffer(name, (parts, windows, heads, sum(lengths), dims))
+        for tokens, view in zip(out.split(lengths, dim=3), views):
+            tokens.unflatten(3, view.shape[1:3]).copy_(view.permute(3, 0, 4, 1, 2, 5))
+        return out.flatten(1, 2)
+
+    def tokens(self, x: Tensor, neighbourhood: Neighbourhood | None = None) -> Tensor:
+        """Undo :meth:`gather` for one view, by default that of a window's own tokens."""
+        x = x.unflatten(2, (neighbourhood or self.own).size).unflatten(1, (-1, self.heads))
+        return x.permute(1, 3, 4, 0, 2, 5)
+
+    def read(self, block: tuple[int, int, slice]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries, keys and values of a block, (windows * heads, tokens, d)."""
+        (q,) = self.gather('q', [self.queries[block]]).mul_(self.scale)
+        seen = []
+        for i, (x, neighbourhood) in enumerate(zip(self.maps, self.neighbourhoods)):
+            strip = self._strip(i, x[:, :, :, 1:], neighbourhood, block)
+            seen.append(neighbourhood.view(strip[None])[0, 0, block[2]])
+        self._keys = self.gather('keys', seen)
+        return q, *self._keys
+
+    def weights(self, block: tuple[int, int, slice], q: Tensor, k: Tensor) -> Tensor:
+        """Attention weights of a block, (windows * heads, N, K)."""
+        scores = self.buffer('scores', (len(q), q.shape[1], k.shape[1]))
+        torch.bmm(q, k.mT, out=scores)
+        each = scores.unflatten(0, (-1, self.heads))
+        if self.bias is not None:
+            each += self.bias
+        if self.valid is not None:
+            sample, row, columns = block
+            first = (sample * self.queries.shape[1] + row) * self.queries.shape[2] + columns.start
+            valid = self.valid[torch.arange(first, first + len(each)) % len(self.valid)]
+            if not valid.all():
+                # Adding is several times as fast as filling in.
+                each += torch.where(valid, 0.0, float('-inf')).to(self.dtype)[:, None, None]
+        return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+    def _strip(
+        self, i: int, x: Tensor, neighbourhood: Neighbourhood, block: tuple[int, int, slice]
+    ) -> Tensor:
+        """What the block's row of windows sees on map ``i``: read when the row begins."""
+        sample, row, columns = block
+        if neighbourhood.is_window:
+            height = neighbourhood.window[0]
+            return x[sample, row * height : (row + 1) * height]
+        strip = self.buffer(f'strip {i}', neighbourhood.strip_shape(x))
+        return neighbourhood.read_strip(x, sample, row, strip) if columns.start == 0 else strip
+
+    def add(self, block: tuple[int, int, slice], grads: Sequence[Tensor]) -> None:
+        """Add the gradients that now lie where the block's keys and values were to the maps'."""
+        sample, row, columns = block
+        parts = self._keys.split(self.lengths, dim=2)
+        for i, (x, neighbourhood, part) in enumerate(zip(grads, self.neighbourhoods, parts)):
+            x, windows = x[:, :, :, 1:], self.tokens(part, neighbourhood)
+            if neighbourhood.is_window:
+                neighbourhood.view(x)[block] = windows
+                continue
+            strip = self.buffer(f'grad strip {i}', neighbourhood.strip_shape(x))
+            if columns.start == 0:
+                strip.zero_()
+            neighbourhood.add_windows(strip, columns.start, windows)
+            if columns.stop == self.queries.shape[2]:
+                neighbourhood.add_strip(x, sample, row, strip)
 
 
 class SelfAttention(nn.Module):

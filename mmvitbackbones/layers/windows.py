@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -101,42 +102,66 @@ class Neighbourhood:
         """Windows per column and per row of a map (B, H, W, ...)."""
         return x.shape[1] // self.window[0], x.shape[2] // self.window[1]
 
+    def strip_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Shape of what a row of windows of a map (B, H, W, ...) sees: (size[0], W', ...)."""
+        return self.size[0], x.shape[2] + sum(self.columns), *x.shape[3:]
+
+    def read_strip(self, x: Tensor, sample: int, row: int, out: Tensor) -> Tensor:
+        """Copy what a row of windows sees.
+
+        Args:
+            x (Tensor): Map, (B, H, W, ...).
+            sample (int): Which of the B.
+            row (int): Row of windows.
+            out (Tensor): Where to, of :meth:`strip_shape`.
+
+        Returns:
+            Tensor: ``out``.
+        """
+        if not self.wraps:
+            out.zero_()
+        for there, here in self._pieces(x, row):
+            out[there] = x[sample][here]
+        return out
+
+    def add_strip(self, x: Tensor, sample: int, row: int, strip: Tensor) -> None:
+        """Add a strip to the map it was read from: the gradient of :meth:`read_strip`."""
+        for there, here in self._pieces(x, row):
+            x[sample][here] += strip[there]
+
+    def _pieces(self, x: Tensor, row: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
+        """Places in the strip of a row of windows, and their places on the map."""
+        first = row * self.window[0] - self.rows[0]
+        rows = _intervals(first, self.size[0], x.shape[1], self.wraps)
+        width = x.shape[2] + sum(self.columns)
+        columns = _intervals(-self.columns[0], width, x.shape[2], self.wraps)
+        for there_y, here_y in rows:
+            for there_x, here_x in columns:
+                yield (there_y, there_x), (here_y, here_x)
+
     def pad(self, x: Tensor) -> Tensor:
         """Add the margins to a map: (B, H, W, ...) to (B, above + H + below, ...)."""
-        if self.is_window:
-            return x
-        (above, below), (left, right) = self.rows, self.columns
-        height, width = x.shape[1:3]
-        shape = (len(x), above + height + below, left + width + right, *x.shape[3:])
-        if not self.wraps:
-            padded = x.new_zeros(shape)
-            padded[:, above : above + height, left : left + width] = x
-            return padded
-        padded = x.new_empty(shape)
-        inner = padded[:, above : above + height]
-        inner[:, :, left : left + width] = x
-        inner[:, :, :left] = x[:, :, width - left :]
-        inner[:, :, left + width :] = x[:, :, :right]
-        padded[:, :above] = padded[:, height : height + above]
-        padded[:, above + height :] = padded[:, above : above + below]
-        return padded
-
-    def unpad_gradient(self, padded: Tensor) -> Tensor:
-        """From the gradient of :meth:`pad`'s result, changed in place, to that of its input."""
-        (above, below), (left, right) = self.rows, self.columns
-        height, width = padded.shape[1] - above - below, padded.shape[2] - left - right
-        if self.wraps:
-            padded[:, height : height + above] += padded[:, :above]
-            padded[:, above : above + below] += padded[:, above + height :]
-            padded[:, :, width : width + left] += padded[:, :, :left]
-            padded[:, :, left : left + right] += padded[:, :, left + width :]
-        return padded[:, above : above + height, left : left + width]
+        for dim, (before, after) in ((1, self.rows), (2, self.columns)):
+            if not before and not after:
+                continue
+            length = x.shape[dim]
+            if self.wraps:
+                first, last = x.narrow(dim, length - before, before), x.narrow(dim, 0, after)
+            else:
+                shape = list(x.shape)
+                shape[dim] = before
+                first = x.new_zeros(shape)
+                shape[dim] = after
+                last = x.new_zeros(shape)
+            x = torch.cat([first, x, last], dim)
+        return x
 
     def view(self, padded: Tensor) -> Tensor:
         """What each window sees, without a copy.
 
         Args:
-            padded (Tensor): Result of :meth:`pad`, (B, H', W', ...).
+            padded (Tensor): Result of :meth:`pad`, (B, H', W', ...); or strips of B rows of
+                windows.
 
         Returns:
             Tensor: (B, rows, columns, size[0], size[1], ...), overlapping where there are margins.
@@ -144,26 +169,20 @@ class Neighbourhood:
         y = padded.unfold(1, self.size[0], self.window[0]).unfold(2, self.size[1], self.window[1])
         return y.movedim((-2, -1), (3, 4))
 
-    def put_gradient(self, padded: Tensor, block: tuple[int, int, slice], grad: Tensor) -> None:
-        """Add gradients of windows beside each other, as of :meth:`view`, to the padded map's.
-
-        Windows without margins share no token: theirs is written instead, whatever was there.
+    def add_windows(self, strip: Tensor, first: int, windows: Tensor) -> None:
+        """Add windows beside each other to a strip: the gradient of :meth:`view`.
 
         Args:
-            padded (Tensor): Gradient of :meth:`pad`'s result, changed in place.
-            block (tuple[int, int, slice]): Sample, row and columns of the windows.
-            grad (Tensor): (windows, size[0], size[1], ...).
+            strip (Tensor): Of :meth:`strip_shape`, changed in place.
+            first (int): Column of the first window.
+            windows (Tensor): (windows, size[0], size[1], ...).
         """
-        if self.is_window:
-            self.view(padded)[block] = grad
-            return
-        sample, row, columns = block
-        top, step = row * self.window[0], self.window[1]
-        rows = padded[sample, top : top + self.size[0], columns.start * step :]
+        step = self.window[1]
+        strip = strip[:, first * step :]
         # Pieces no wider than a window: those of different windows do not overlap.
         for start in range(0, self.size[1], step):
-            piece = grad[:, :, start : start + step].transpose(0, 1).movedim(2, -1)
-            rows[:, start:].unfold(1, piece.shape[-1], step)[:, : len(grad)] += piece
+            piece = windows[:, :, start : start + step].transpose(0, 1).movedim(2, -1)
+            strip[:, start:].unfold(1, piece.shape[-1], step)[:, : len(windows)] += piece
 
     def on_map(self, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
         """Say which of the tokens that each window sees lie on the map.
@@ -177,3 +196,22 @@ class Neighbourhood:
         """
         ones = torch.ones(1, *size, dtype=torch.bool, device=device)
         return self.view(self.pad(ones)).flatten(0, 2).flatten(1)
+
+
+def _intervals(first: int, length: int, total: int, wraps: bool) -> list[tuple[slice, slice]]:
+    """Cut [first, first + length) where it crosses the ends of [0, total).
+
+    Returns:
+        list[tuple[slice, slice]]: Parts of the interval, counted from its beginning, and where
+        they lie in [0, total); what lies outside is left out, or wrapped round.
+    """
+    parts = []
+    place = 0
+    while place < length:
+        begin = first + place
+        end = min(first + length, (begin // total + 1) * total)
+        if wraps or 0 <= begin < total:
+            here = slice(begin % total, begin % total + end - begin)
+            parts.append((slice(place, place + end - begin), here))
+        place += end - begin
+    return parts
