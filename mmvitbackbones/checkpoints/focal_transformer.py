@@ -29,12 +29,12 @@ _RENAME = (
 )
 _CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 # Buffers that the published code computes from its options.
-_INDEX = re.compile(r'\.attn\.(relative_position_index(_\d+)?|valid_ind_rolled(_\d+)?|attn_mask)$')
+_INDEX = re.compile(r'\.(relative_position_index(_\d+)?|valid_ind_rolled(_\d+)?|attn_mask)$')
 
 # No resizing is defined for the surroundings' table, whose entries are no offsets.
 STARTS_NEW = re.compile(r'\.surroundings\.table$')
 # What expand_sizes and focal_windows of 0 leave out.
-SWITCHED_OFF = re.compile(r'\.attn\.(surroundings|coarse_bias|pool)\.')
+SWITCHED_OFF = re.compile(r'\.attn\.((surroundings|coarse_bias)\.table|pool\.(weight|bias))$')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -71,10 +71,19 @@ def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
         name (str): Our name of the tensor.
         tensor (Tensor): As :func:`convert` gives it.
         shape (torch.Size): The model's shape.
+
+    Raises:
+        ValueError: If use_conv_embed is not as in the file.
     """
-    if name.endswith('bias.table') and _is_square(tensor) and tensor.shape[0] == shape[0]:
+    if name.endswith('.conv.weight') and tensor.shape[:2] == shape[:2]:
+        wider = tensor.shape[-1] > shape[-1]
+        raise ValueError(
+            f"the file's patch embeddings {'overlap' if wider else 'do not overlap'}: set "
+            f'use_conv_embed={wider}'
+        )
+    if name.endswith('bias.table') and _is_square(tensor.shape[-1]) and len(tensor) == shape[0]:
         return resize_table(tensor, round(shape[1] ** 0.5), mode='bilinear')
-    if name.endswith('.pool.weight') and tensor.dim() == 2:
+    if name.endswith('.pool.weight') and tensor.dim() == 2 and len(set(tensor.shape)) == 1:
         return resize_pooling(tensor, shape)
     return None
 
@@ -101,25 +110,33 @@ def _rename(name: str) -> str:
 
 
 def _relayout(published: str, name: str, tensor: Tensor) -> Tensor:
+    shape = tuple(tensor.shape)
     if name.endswith('.surroundings.table'):
-        return _checked(published, tensor, tensor.dim() == 4 and len(tensor) == 1)[0]
-    if name.endswith('.attn.bias.table'):
-        tensor = tensor.t() if tensor.dim() == 2 else tensor
-        return _checked(published, tensor, _is_square(tensor)).flip(1)
-    if name.endswith('.coarse_bias.table'):
-        # Published for offsets from a key to a query, ours are from a query to a key.
-        return _checked(published, tensor, _is_square(tensor)).flip(1)
+        fits = len(shape) == 4 and shape[0] == 1 and _is_ring(*shape[2:])
+    elif name.endswith('.attn.bias.table'):
+        fits = len(shape) == 2 and _is_square(shape[0]) and shape[0] % 2 == 1
+    elif name.endswith('.coarse_bias.table'):
+        fits = len(shape) == 2 and _is_square(shape[1])
+    elif name.endswith('.pool.weight'):
+        fits = len(shape) == 2 and shape[0] == 1 and _is_square(shape[1])
+    else:
+        return tensor
+    if not fits:
+        raise ValueError(f'{published}, of shape {shape}, is not that of square windows')
+    if name.endswith('.surroundings.table'):
+        return tensor[0]
     if name.endswith('.pool.weight'):
-        side = round(tensor.numel() ** 0.5)
-        return _checked(published, tensor, tensor.numel() == side * side).view(side, side)
-    return tensor
+        return tensor.view(round(shape[1] ** 0.5), -1)
+    # Published for offsets from a key to a query, ours are from a query to a key.
+    return (tensor if name.endswith('.coarse_bias.table') else tensor.t()).flip(1)
 
 
-def _is_square(table: Tensor) -> bool:
-    return table.dim() == 2 and round(table.shape[1] ** 0.5) ** 2 == table.shape[1]
+def _is_square(number: int) -> bool:
+    return round(number**0.5) ** 2 == number
 
 
-def _checked(name: str, tensor: Tensor, square: bool) -> Tensor:
-    if not square:
-        raise ValueError(f'{name}, of shape {tuple(tensor.shape)}, is not that of square windows')
-    return tensor
+def _is_ring(tokens: int, surroundings: int) -> bool:
+    """Whether a square window of so many tokens can have so many surroundings."""
+    side = round(tokens**0.5)
+    widths = range(1, side // 2 + 1)
+    return _is_square(tokens) and surroundings in {4 * (tokens - (side - e) ** 2) for e in widths}

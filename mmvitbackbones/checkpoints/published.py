@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ FAMILIES = {'FocalTransformer': focal_transformer, 'RegionViT': regionvit}
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
 _BLOCK = re.compile(r'^stages\.(\d+)\.blocks\.(\d+)\.')
+_NORM = re.compile(r'\.norm\d\.weight$')
 
 
 @dataclass
@@ -34,9 +37,9 @@ class LoadReport:
         kind (str): Whose names it had: a published family, or 'mmvitbackbones'.
         loaded (list[str]): The model's tensors that were filled, by our names.
         resized (dict[str, tuple]): Those of them that were resized: shape in the file, and here.
-        new (list[str]): The model's tensors that the file does not have and that start new.
-        unused (list[str]): The file's tensors that the model does not need, by their names, or by
-            ours where the model's options leave them out.
+        new (list[str]): The model's tensors that start new.
+        unused (list[str]): The file's tensors that the model has no use for, by their names; by
+            ours where that is due to the model's options.
         tied (list[str]): The file's second copies of tensors that are tied, by their names.
     """
 
@@ -55,7 +58,7 @@ class LoadReport:
             shapes = sorted({f'{tuple(a)} -> {tuple(b)}' for a, b in self.resized.values()})
             lines.append(f'  resized: {_brief(self.resized)} ({"; ".join(shapes)})')
         for title, names in (
-            ('new, not in the file', self.new),
+            ('new', self.new),
             ('unused', self.unused),
             ('second copies of tied tensors', self.tied),
         ):
@@ -68,7 +71,8 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     """Load published weights, or our own, into a backbone.
 
     A published file is taken as it is: recognised by its names, renamed, and resized where the
-    window differs. Only output norms and PEG may be missing from it, and start new.
+    windows differ. Output norms and PEG may be missing from it, and start new; so does, with a
+    warning, what cannot be resized. What the model's options switch off is left out.
 
     Args:
         model (nn.Module): One of this package's backbones.
@@ -105,13 +109,9 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
             continue
         if tensor.shape != target[name].shape:
             if family.STARTS_NEW.search(name):
+                report.unused.append(name)
                 continue
-            resized = family.resize(name, tensor, target[name].shape)
-            if resized is None:
-                raise ValueError(
-                    f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
-                    f'{tuple(target[name].shape)}: are they of the same arch?'
-                )
+            resized = _resized(family, name, tensor, target[name].shape, source)
             report.resized[name] = (tensor.shape, resized.shape)
             tensor = resized
         filled[name] = tensor
@@ -121,22 +121,47 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
     unexpected = [name for name in found.tensors if name not in target]
     switched_off = [name for name in unexpected if family.SWITCHED_OFF.search(name)]
-    report.unused += switched_off
     _check_names(
         missing=[name for name in missing if name not in report.new],
         unexpected=[name for name in unexpected if name not in switched_off],
         source=source,
     )
     model.load_state_dict(filled, strict=False)
+    report.unused += switched_off
     print_log(str(report), logger='current')
-    if restarted:
-        print_log(
-            f'{source}: no resizing is defined for {_brief(restarted)}: they start new, to be '
-            'trained',
-            logger='current',
-            level=logging.WARNING,
-        )
+    _warn(restarted, report)
     return report
+
+
+def _resized(
+    family: ModuleType, name: str, tensor: Tensor, shape: torch.Size, source: str
+) -> Tensor:
+    try:
+        resized = family.resize(name, tensor, shape)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from None
+    if resized is None:
+        raise ValueError(
+            f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants {tuple(shape)}: '
+            'are they of the same family, arch and options?'
+        )
+    return resized
+
+
+def _warn(restarted: list[str], report: LoadReport) -> None:
+    """Name what was expected to be loaded and starts new all the same."""
+    for reason, names in (
+        ('another shape there, for which no resizing is defined', set(report.unused)),
+        ('not in the file', set(restarted) - set(report.unused)),
+    ):
+        new = [name for name in restarted if name in names]
+        if new:
+            print_log(
+                f'{report.source}: these start new, to be trained ({reason}): '
+                f'{_brief(new, keep_stages=True)}',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -157,13 +182,14 @@ def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
     }
 
 
-def _brief(names: Iterable[str]) -> str:
-    """Names for a line of the log, those that differ in numbers alone as one."""
-    return ', '.join(dict.fromkeys(re.sub(r'\.\d+(?=\.)', '.*', name) for name in names))
+def _brief(names: Iterable[str], keep_stages: bool = False) -> str:
+    """Names for a line of the log, those that differ in numbers, or in the block's, as one."""
+    number = r'(?<=\.blocks)\.\d+(?=\.)' if keep_stages else r'\.\d+(?=\.)'
+    return ', '.join(dict.fromkeys(re.sub(number, '.*', name) for name in names))
 
 
 def _identify(
-    state: dict[str, Tensor], family: object, target: Mapping, source: str
+    state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
     if family.recognise(state):
@@ -205,8 +231,8 @@ def _outline(tensors: Mapping) -> list[tuple[int, int]]:
         if found:
             stage = int(found[1])
             blocks.setdefault(stage, set()).add(int(found[2]))
-            if tensor.dim() == 1:  # in any order; those wider than C are multiples of it
-                dims[stage] = min(dims.get(stage, tensor.shape[0]), tensor.shape[0])
+            if _NORM.search(name):
+                dims[stage] = len(tensor)
     return [(len(blocks[stage]), dims.get(stage, 0)) for stage in sorted(blocks)]
 
 

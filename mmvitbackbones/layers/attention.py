@@ -76,18 +76,20 @@ def window_attention(
         return _CPUAttention.apply(tuple(neighbourhoods), bias, valid, *maps).flatten(3)
     own = Neighbourhood(neighbourhoods[0].window)
     padded = [n.pad(x[:, :, :, 1:]) for x, n in zip(maps, neighbourhoods)]
-    seen = (
-        [own.view(x[:, :, :, 0])],
-        [n.view(x[:, :, :, 0]) for x, n in zip(padded, neighbourhoods)],
-        [n.view(x[:, :, :, 1]) for x, n in zip(padded, neighbourhoods)],
-    )
-    q, k, v = (
-        torch.cat([view.flatten(0, 2).flatten(1, 2) for view in views], dim=1).transpose(1, 2)
-        for views in seen
+    q = _sequences([own.view(x[:, :, :, 0])])
+    k, v = (
+        _sequences([n.view(x[:, :, :, part]) for x, n in zip(padded, neighbourhoods)])
+        for part in (0, 1)
     )
     out = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2)
     out = out.unflatten(1, own.window).unflatten(0, (len(x), *own.grid(x)))
     return out.transpose(2, 3).flatten(3, 4).flatten(1, 2).flatten(3)
+
+
+def _sequences(views: Sequence[Tensor]) -> Tensor:
+    """Join views (B, rows, columns, h, w, heads, d) to (windows, heads, sum of all h * w, d)."""
+    tokens = [view.flatten(0, 2).flatten(1, 2) for view in views]
+    return (torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0]).transpose(1, 2)
 
 
 class _CPUAttention(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """Published weights, and our own, on their way into a backbone."""
 
 import copy
-import logging
 from functools import lru_cache
 
 import golden_cases
@@ -9,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from mmvitbackbones import RegionViT
@@ -87,18 +85,6 @@ def golden_weights():
     return golden_cases.GoldenCase('regionvit_tiny_cls').weights()
 
 
-@pytest.fixture
-def log():
-    """What is logged."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
-
-
 # Every published tensor is accounted for.
 
 
@@ -174,7 +160,11 @@ def test_other_windows(window, log):
     assert sorted(report.resized) == sorted(['stem.regional.weight', *tables])
     heads, side = 1, 2 * window - 1
     assert report.resized[tables[0]] == ((heads, 169), (heads, side**2))
-    assert f'(1, 169) -> (1, {side**2})' in log[-1] and tables[0] in log[-1]
+    # Names that differ in numbers alone are one entry.
+    names = 'resized: stem.regional.weight, stages.*.blocks.*.bias.table ('
+    text = log.messages[-1]
+    assert names in text and f'(1, 169) -> (1, {side**2})' in text
+    assert not log.warnings
     assert set(report.resized) <= set(report.loaded)
     with torch.no_grad():
         assert all(m.isfinite().all() for m in model.eval()(torch.randn(1, 3, 90, 61)))
@@ -290,16 +280,19 @@ def test_only_output_norms_and_peg_start_new(log):
     assert len(new) == 8 + 4
     assert report.new == new
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in new)
-    assert 'new, not in the file' in log[-1] and all(name in log[-1] for name in new)
+    names = 'stages.*.peg.conv.weight, out_norms.*.weight, out_norms.*.bias'
+    assert f'  new: {names}\n' in log.messages[-1]
+    assert not log.warnings
 
 
 def test_report_as_text(log):
     report = load_published(RegionViT(TINY), {'model': published()})
     text = str(report)
-    assert text == log[-1]
+    assert text == log.messages[-1]
     assert text.startswith(f'a state dict: published RegionViT weights, {len(report.loaded)} tens')
-    for name in [*CLASSIFIER, 'layers.1.block.0.proj_cls.0.weight', 'out_norms.0.weight']:
-        assert name in text
+    for name in [*CLASSIFIER, 'layers.*.block.*.proj_cls.*.weight', 'out_norms.*.weight']:
+        assert text.count(name) == 1
+    assert len(text) < 400
     assert 'resized' not in text
     model = RegionViT(TINY)
     report = load_published(model, model.state_dict())
@@ -349,7 +342,7 @@ def wrong_weights():
 
 
 @pytest.mark.parametrize(
-    'name, state, words', wrong_weights(), ids=lambda v: v if isinstance(v, str) else ''
+    'name, state, words', list(wrong_weights()), ids=lambda v: v if isinstance(v, str) else ''
 )
 def test_wrong_weights_change_nothing(name, state, words):
     model = RegionViT(TINY)
@@ -398,7 +391,7 @@ def test_init_cfg(file, expected, log, as_list):
     model.init_weights()
     assert same(model.state_dict(), expected)
     assert model.is_init
-    assert 'unused: norm.weight, norm.bias, head.weight, head.bias' in log[-1]
+    assert 'unused: norm.weight, norm.bias, head.weight, head.bias' in log.messages[-1]
 
 
 @pytest.mark.parametrize(
