@@ -2,7 +2,7 @@ _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     '_base_/backbones/regionvit_s.py',
     '_base_/datasets/coco_detection_672.py',
-    '_base_/schedules/regionvit_det_1x.py',
+    '_base_/schedules/adamw_det_1x.py',
     '_base_/default_runtime.py',
 ]
 

@@ -16,7 +16,21 @@ _COCO_LAYOUT = """\
     annotations/instances_val2017.json
     train2017/*.jpg
     val2017/*.jpg"""
-_LAYOUTS = {'CocoDataset': ('COCO 2017', _COCO_LAYOUT)}
+_ADE_LAYOUT = """\
+  {root}/
+    images/training/*.jpg
+    images/validation/*.jpg
+    annotations/training/*.png
+    annotations/validation/*.png"""
+_LAYOUTS = {
+    'CocoDataset': ('COCO 2017', _COCO_LAYOUT),
+    'ADE20KDataset': ('ADE20K', _ADE_LAYOUT),
+}
+# Where the papers' authors publish their weights, by the type of the backbone.
+_SOURCES = {
+    'FocalTransformer': 'github.com/microsoft/Focal-Transformer',
+    'RegionViT': 'github.com/IBM/RegionViT',
+}
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
@@ -48,9 +62,10 @@ def check_weights(cfg: Config) -> None:
     init = cfg.model.backbone.get('init_cfg')
     path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
     if path and '://' not in path and not osp.isfile(osp.expanduser(path)):
+        source = _SOURCES.get(cfg.model.backbone.type)
         raise FileNotFoundError(
             f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Fetch the '
-            "published weights (RegionViT's from github.com/IBM/RegionViT), name another file with "
+            f'published weights{f" from {source}" if source else ""}, name another file with '
             '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )

@@ -31,7 +31,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data-root',
         metavar='FOLDER',
-        help="the data set's folder, instead of the config's (data/coco)",
+        help="the data set's folder, instead of the config's",
     )
     parser.add_argument(
         '--cfg-options',

@@ -12,8 +12,7 @@ pytest.importorskip('mmdet')
 
 ROOT = Path(__file__).parents[2]
 MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
-FROM_SCRATCH = 'model.backbone.init_cfg=None'
-
+UPERNET = 'configs/upernet_focal_t_160k.py'
 WEIGHTS = ('--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=absent.pth')
 
 
@@ -41,8 +40,12 @@ def tool(monkeypatch, capsys, tmp_path):
         (('train', 'configs/none.py'), ['no config', 'none.py']),
         (('train', MASKRCNN), ['data/coco/annotations/instances_train2017.json', '--demo']),
         (('train', MASKRCNN), ['val2017/*.jpg', '--data-root']),
-        (('train', MASKRCNN, *WEIGHTS), ['absent.pth', 'model.backbone.init_cfg', 'IBM']),
+        (('train', UPERNET), ['ADE20K is', 'data/ade/ADEChallengeData2016/images/training']),
+        (('train', UPERNET), ['annotations/validation/*.png', '--data-root', '--demo']),
+        (('train', MASKRCNN, *WEIGHTS), ['absent.pth', 'model.backbone.init_cfg', 'IBM/RegionViT']),
+        (('train', UPERNET, *WEIGHTS), ['absent.pth', 'microsoft/Focal-Transformer']),
         (('train', MASKRCNN, '--data-root', 'elsewhere'), ['elsewhere/train2017']),
+        (('train', UPERNET, '--data-root', 'elsewhere'), ['elsewhere/annotations/training']),
         (('train', MASKRCNN, '--data-root', 'x', '--demo'), ['--data-root']),
         (('train', MASKRCNN, '--demo', '--resume', 'none.pth'), ["no checkpoint 'none.pth'"]),
         (('test', MASKRCNN, 'none.pth', '--demo'), ["no checkpoint 'none.pth'"]),
@@ -54,6 +57,20 @@ def test_plain_message(tool, arguments, words):
     assert code == 2
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    'config, missing',
+    [
+        (MASKRCNN, 'data/coco/val2017'),
+        (UPERNET, 'data/ade/ADEChallengeData2016/annotations/validation'),
+    ],
+)
+def test_no_data_to_evaluate_on(tool, config, missing, tmp_path):
+    path = tmp_path / 'any.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, path)
+    code, message = tool('test', config, path)
+    assert code == 2 and missing in message and 'Expected' in message and '--demo' in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')

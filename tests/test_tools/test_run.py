@@ -34,6 +34,11 @@ model = dict(
     neck=dict(in_channels=[16, 16, 32, 32]),
 )
 """
+FOCAL_DIMS = [16, 16, 32, 32]
+NARROW_FOCAL = f"""
+        arch=dict(_delete_=True, dims={FOCAL_DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
+        init_cfg=None,
+"""
 FEW_SCENES = ['val_dataloader.dataset.indices=6', 'test_dataloader.dataset.indices=6']
 
 
@@ -148,6 +153,91 @@ def test_segmenter_on_the_demo(tmp_path):
     )
     assert (tmp_path / 'found.pkl').is_file()
     assert len(list(tmp_path.rglob('pictures/**/*.png'))) == 2
+
+
+@pytest.mark.parametrize('head', ['maskrcnn', 'retinanet'])
+def test_focal_detector_on_the_demo(head, tmp_path):
+    """Trains, evaluates, goes on where it stopped, and evaluates again."""
+    used = FOCAL_DIMS if head == 'maskrcnn' else FOCAL_DIMS[1:]
+    threshold = 'rcnn=dict(score_thr=0.0)' if head == 'maskrcnn' else 'score_thr=0.0'
+    config = tmp_path / 'narrow.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/{head}_focal_t_1x.py'\n"
+        f'model = dict(backbone=dict({NARROW_FOCAL}), neck=dict(in_channels={used}),\n'
+        f'             test_cfg=dict({threshold}))\n'
+    )
+    for iters in (1, 2):
+        log = succeed(
+            *('train', config, '--demo', '--work-dir', tmp_path, *['--resume'][: iters - 1]),
+            options=[
+                *(f'demo.max_iters={iters}', 'demo.log_interval=1', 'demo.batch_size=1'),
+                'val_dataloader.dataset.indices=2',
+            ],
+        )
+        assert ('resumed epoch: 0, iter: 1' in log) == (iters == 2)
+        losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
+        assert len(losses) == 1 and np.isfinite(losses).all()
+        assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == (head == 'maskrcnn')
+        assert (tmp_path / f'iter_{iters}.pth').is_file()
+
+
+def test_unmodified_focal_upernet_on_the_demo(tmp_path):
+    pytest.importorskip('mmseg')
+    log = succeed(
+        *('train', 'configs/upernet_focal_t_160k.py', '--demo', '--work-dir', tmp_path),
+        options=[
+            *('demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=1'),
+            'default_hooks.checkpoint.save_optimizer=False',
+        ],
+    )
+    assert re.search(r' loss: \d', log) and re.search(r'mIoU: \d', log)
+    assert 'background' in log and (tmp_path / 'iter_1.pth').is_file()
+
+
+@pytest.fixture(scope='module')
+def ade(tmp_path_factory):
+    """A data set in ADE20K's own layout; the pixels of class k have the label k, from 1 to 150."""
+    root = tmp_path_factory.mktemp('ade') / 'ADEChallengeData2016'
+    rng = np.random.default_rng(0)
+    # Validation has unlabelled pixels (0), wall (1) and flag (150), and nothing else.
+    splits = dict(training=range(0, 151), validation=[0, 1, 150])
+    for split, labels in splits.items():
+        images, maps = root / 'images' / split, root / 'annotations' / split
+        images.mkdir(parents=True)
+        maps.mkdir(parents=True)
+        for k, (height, width) in enumerate([(96, 130), (140, 105), (64, 128)], 1):
+            name = f'ADE_{split[:5]}_{k:08d}'
+            pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            cv2.imwrite(str(images / f'{name}.jpg'), pixels)
+            labelled = rng.choice(np.uint8(labels), (height, width))
+            cv2.imwrite(str(maps / f'{name}.png'), labelled)
+    return root
+
+
+def test_ade20k_through_the_unmodified_pipelines(ade, tmp_path):
+    """Only the model is narrower, and the schedule shorter."""
+    pytest.importorskip('mmseg')
+    config = tmp_path / 'narrow.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/upernet_focal_t_160k.py'\n"
+        f'model = dict(backbone=dict({NARROW_FOCAL}),\n'
+        f'             decode_head=dict(in_channels={FOCAL_DIMS}, channels=16),\n'
+        f'             auxiliary_head=dict(in_channels={FOCAL_DIMS[2]}, channels=16))\n'
+        'train_cfg = dict(max_iters=2, val_interval=2)\n'
+        'default_hooks = dict(logger=dict(interval=1))\n'
+    )
+    arguments = ('train', config, '--data-root', ade, '--work-dir', tmp_path)
+    log = succeed(*arguments)
+    losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    assert (tmp_path / 'iter_2.pth').is_file()
+    accuracy = dict(re.findall(r'\| +(\w[\w ]*?) +\| +\S+ +\| +(\S+) +\|', log))
+    assert [name for name in accuracy if accuracy[name] != 'nan'] == ['Class', 'wall', 'flag']
+    assert len(accuracy) == 151 and re.search(r'mIoU: \d', log)
+
+    log = succeed(*arguments, '--resume', options=['train_cfg.max_iters=3'])
+    assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
+    assert (tmp_path / 'iter_3.pth').is_file()
 
 
 @pytest.fixture(scope='module')
