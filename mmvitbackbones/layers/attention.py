@@ -39,7 +39,7 @@ def attention(
         dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
 
     Returns:
-        Tensor: (B, heads, N, d), laid out so that ``.transpose(1, 2).flatten(2)`` is a view.
+        Tensor: (B, heads, N, d).
     """
     mask = None if bias is None else bias[None].to(q.dtype)
     if valid is not None:
@@ -48,6 +48,7 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
+@torch.compiler.disable  # inductor fails on the blocks, and miscompiles overlapping windows
 def window_attention(
     maps: Sequence[Tensor],
     neighbourhoods: Sequence[Neighbourhood],

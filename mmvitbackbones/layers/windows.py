@@ -141,19 +141,13 @@ class Neighbourhood:
 
     def pad(self, x: Tensor) -> Tensor:
         """Add the margins to a map: (B, H, W, ...) to (B, above + H + below, ...)."""
+        if self.is_window:
+            return x
+        if not self.wraps:
+            return F.pad(x, (0, 0) * (x.dim() - 3) + self.columns + self.rows)
         for dim, (before, after) in ((1, self.rows), (2, self.columns)):
-            if not before and not after:
-                continue
-            length = x.shape[dim]
-            if self.wraps:
-                first, last = x.narrow(dim, length - before, before), x.narrow(dim, 0, after)
-            else:
-                shape = list(x.shape)
-                shape[dim] = before
-                first = x.new_zeros(shape)
-                shape[dim] = after
-                last = x.new_zeros(shape)
-            x = torch.cat([first, x, last], dim)
+            tokens = torch.arange(-before, x.shape[dim] + after, device=x.device) % x.shape[dim]
+            x = x.index_select(dim, tokens)
         return x
 
     def view(self, padded: Tensor) -> Tensor:
@@ -166,6 +160,9 @@ class Neighbourhood:
         Returns:
             Tensor: (B, rows, columns, size[0], size[1], ...), overlapping where there are margins.
         """
+        if self.is_window:
+            y = padded.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0]))
+            return y.transpose(2, 3)
         y = padded.unfold(1, self.size[0], self.window[0]).unfold(2, self.size[1], self.window[1])
         return y.movedim((-2, -1), (3, 4))
 

@@ -1,132 +1,387 @@
-"""The attention call against softmax attention written out."""
+"""The attention calls against softmax attention written out."""
 
 import pytest
 import torch
 
 from mmvitbackbones.layers import SelfAttention
 from mmvitbackbones.layers import attention as attention_module
-from mmvitbackbones.layers.attention import attention
+from mmvitbackbones.layers.attention import attention, window_attention
+from mmvitbackbones.layers.windows import Neighbourhood
+
+NO_DROPS = 1e-300  # of attention weights: as for any dropout, the CPU function is not used
 
 
 def naive(q, k, v, bias, valid):
-    out = torch.zeros_like(q)
-    for b in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            keys = range(k.shape[2])
-            if valid is not None:
-                keys = [j for j in keys if valid[b % len(valid), j]]
-            for i in range(q.shape[2]):
-                scores = [q[b, h, i] @ k[b, h, j] / q.shape[-1] ** 0.5 for j in keys]
-                if bias is not None:
-                    scores = [s + bias[h, i, j] for s, j in zip(scores, keys)]
-                weights = torch.stack(scores).softmax(0)
-                out[b, h, i] = sum(w * v[b, h, j] for w, j in zip(weights, keys))
-    return out
+    """Of queries (N, d) to keys (K, d): bias (N, K) or None, valid (K,) or None."""
+    out = []
+    for i in range(len(q)):
+        keys = [j for j in range(len(k)) if valid is None or valid[j]]
+        scores = torch.stack([q[i] @ k[j] / q.shape[1] ** 0.5 for j in keys])
+        if bias is not None:
+            scores = scores + bias[i, keys]
+        out.append(scores.softmax(0) @ v[keys])
+    return torch.stack(out)
 
 
-def make(windows=3, samples=2, heads=2, queries=4, keys=5, dims=3, masked=True):
-    torch.manual_seed(0)
-    shape = (windows * samples, heads)
-    q = torch.randn(*shape, queries, dims, dtype=torch.float64, requires_grad=True)
-    k = torch.randn(*shape, keys, dims, dtype=torch.float64, requires_grad=True)
-    v = torch.randn(*shape, keys, dims, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(heads, queries, keys, dtype=torch.float64, requires_grad=True)
-    valid = torch.ones(windows, keys, dtype=torch.bool)
-    valid[1, 3:] = valid[2, :4] = False
-    return q, k, v, bias, valid if masked else None
+def draw(*shape, dtype=torch.float64):
+    return torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_()
 
 
-@pytest.fixture(params=['blocks', 'library'])
-def path(request, monkeypatch):
-    """Both ways through the call: the CPU function, and torch's own as on other devices."""
-    if request.param == 'library':
-        monkeypatch.setattr(attention_module, '_suits_blocks', lambda *args: False)
+def some_valid(windows, keys):
+    """A mask of which each window has a key, and the first of them all."""
+    valid = torch.rand(windows, keys) > 0.5
+    valid[:, 1] = valid[0] = True
+    return valid
 
 
-@pytest.fixture(params=['one block', 'many blocks'])
-def blocks(request, monkeypatch):
-    if request.param == 'many blocks':
-        monkeypatch.setattr(attention_module, '_BLOCK_BYTES', 2 * 2 * 4 * 5 * 4)
+def compare(ours, expected, inputs):
+    """Equal outputs, equal gradients of what has one, and no input changed on the way."""
+    torch.testing.assert_close(ours, expected)
+    slope = torch.randn_like(expected)
+    before = [x.detach().clone() for x in (*inputs, slope)]
+    found = torch.autograd.grad(ours, inputs, slope)
+    wanted = torch.autograd.grad(expected, inputs, slope, materialize_grads=True)
+    for ours, theirs in zip(found, wanted):
+        torch.testing.assert_close(ours, theirs)
+    for x, copy in zip((*inputs, slope), before):
+        assert torch.equal(x, copy)
+
+
+# Of tokens that lie ready, through torch's kernels.
 
 
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('biased', [False, True])
-def test_equals_naive(path, blocks, biased, masked):
-    q, k, v, bias, valid = make(masked=masked)
-    bias = bias if biased else None
-    torch.testing.assert_close(attention(q, k, v, bias, valid), naive(q, k, v, bias, valid))
-
-
-@pytest.mark.parametrize('masked', [False, True])
-def test_gradients(path, blocks, masked):
-    *inputs, valid = make(masked=masked)
-    assert torch.autograd.gradcheck(lambda *x: attention(*x, valid), inputs)
-
-
-def test_gradients_without_bias(blocks):
-    q, k, v, _, valid = make()
-    assert torch.autograd.gradcheck(lambda *x: attention(*x, None, valid), (q, k, v))
-
-
-def test_views_of_one_projection():
-    """Queries, keys and values as strided views of one tensor, as blocks pass them."""
-    qkv = torch.randn(4, 6, 3, 2, 5, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True)
-
-    def run(qkv, bias):
-        return attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0), bias)
-
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    torch.testing.assert_close(run(qkv, bias), naive(q, k, v, bias, None))
-    assert torch.autograd.gradcheck(run, (qkv, bias))
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_types(path, dtype):
-    """In half types the result and the gradients stay within their rounding."""
-    precise = make()
-    half = [x.detach().to(dtype).requires_grad_() for x in precise[:3]]
-    bias = precise[3].detach().float().requires_grad_()
-    out = attention(*half, bias, precise[4])
-    expected = attention(*precise)
-    out.float().square().sum().backward()
-    expected.square().sum().backward()
-    assert out.dtype == dtype
-    tolerance = dict(atol=0.1, rtol=0.05)
-    torch.testing.assert_close(out.double(), expected, **tolerance)
-    for found, wanted in zip([*half, bias], precise[:4]):
-        torch.testing.assert_close(found.grad.double(), wanted.grad, **tolerance)
-
-
-def test_dropout_drops_weights_in_training_only():
+def test_attention_equals_naive(biased, masked):
     torch.manual_seed(0)
-    layer = SelfAttention(8, 2, attn_drop=0.5)
-    x = torch.randn(3, 6, 8)
-    assert not torch.allclose(layer(x), layer(x))
-    layer.eval()
-    torch.testing.assert_close(layer(x), layer(x))
+    q, k, v = draw(6, 2, 4, 3), draw(6, 2, 5, 3), draw(6, 2, 5, 3)
+    bias = draw(2, 4, 5) if biased else None
+    valid = some_valid(3, 5) if masked else None  # 3 windows of 2 samples
+    expected = [
+        naive(
+            q[b, head],
+            k[b, head],
+            v[b, head],
+            bias[head] if biased else None,
+            valid[b % 3] if masked else None,
+        )
+        for b in range(6)
+        for head in range(2)
+    ]
+    inputs = (q, k, v, bias) if biased else (q, k, v)
+    compare(attention(q, k, v, bias, valid), torch.stack(expected).view(6, 2, 4, 3), inputs)
 
 
-def test_groups_of_windows_without_gradients(monkeypatch):
-    """In inference, groups that do not divide the windows, nor the samples, change nothing."""
+# Of windows on maps. A case is one size and one neighbourhood for each map.
+
+FINE = Neighbourhood((2, 3), (1, 1), (1, 2), wraps=True)
+CASES = {
+    'sequences': [((1, 12), Neighbourhood((1, 4)))],
+    'windows': [((4, 9), Neighbourhood((2, 3)))],
+    'wraps': [((4, 9), FINE)],
+    'zeros': [((4, 9), Neighbourhood((2, 3), (2, 0), (1, 4)))],
+    'one row of windows': [((2, 6), Neighbourhood((2, 2), (2, 1), (2, 1), wraps=True))],
+    'one window': [((2, 3), FINE)],
+    'two maps': [((4, 9), FINE), ((2, 3), Neighbourhood((1, 1), (1, 1), (2, 1)))],
+    'own tokens, and margins of another map': [
+        ((6, 6), Neighbourhood((3, 2))),
+        ((4, 3), Neighbourhood((2, 1), (1, 0), (0, 1), wraps=True)),
+    ],
+}
+cases = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+paths = pytest.mark.parametrize('dropout_p', [0.0, NO_DROPS], ids=['CPU function', 'library'])
+
+
+@pytest.fixture(params=[1, 2, 100], ids=lambda n: f'{n} windows a block')
+def block(request, monkeypatch):
+    """Blocks of so many windows, whatever the case: three of them or two lie in a row."""
+
+    def set_size(case, heads=2):
+        tokens, keys = count(case)
+        scores = heads * tokens * keys * torch.float64.itemsize
+        monkeypatch.setattr(attention_module, '_BLOCK_BYTES', request.param * scores)
+
+    return set_size
+
+
+@pytest.fixture
+def poisoned_memory():
+    """Memory that nobody has filled holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def count(case):
+    """Queries and keys of a window."""
+    window = case[0][1].window
+    return window[0] * window[1], sum(n.size[0] * n.size[1] for _, n in case)
+
+
+def make(case, samples=2, heads=2, dims=2, dtype=torch.float64):
+    """Maps, bias and a mask for a case."""
+    torch.manual_seed(0)
+    maps = [draw(samples, *size, 3, heads, dims, dtype=dtype) for size, _ in case]
+    (height, width), own = case[0][0], case[0][1].window
+    tokens, keys = count(case)
+    valid = some_valid(height // own[0] * (width // own[1]), keys)
+    return maps, draw(heads, tokens, keys), valid
+
+
+def naive_windows(maps, neighbourhoods, bias, valid):
+    """Each window's keys by their places on the maps, one after the other."""
+    x, window = maps[0], neighbourhoods[0].window
+    rows, columns = x.shape[1] // window[0], x.shape[2] // window[1]
+    out = torch.zeros_like(x[:, :, :, 0])
+    for sample in range(len(x)):
+        for row in range(rows):
+            for column in range(columns):
+                own = slice(row * window[0], (row + 1) * window[0])
+                own = sample, own, slice(column * window[1], (column + 1) * window[1])
+                seen = [
+                    token
+                    for x, neighbourhood in zip(maps, neighbourhoods)
+                    for token in tokens_of(x[sample], neighbourhood, row, column)
+                ]
+                k, v = torch.stack(seen).unbind(1)
+                q = x[own][:, :, 0].flatten(0, 1)
+                heads = [
+                    naive(
+                        q[:, head],
+                        k[:, head],
+                        v[:, head],
+                        None if bias is None else bias[head],
+                        None if valid is None else valid[row * columns + column],
+                    )
+                    for head in range(q.shape[1])
+                ]
+                out[own] = torch.stack(heads, dim=1).unflatten(0, window)
+    return out.flatten(3)
+
+
+def tokens_of(x, neighbourhood, row, column):
+    """Keys and values, (2, heads, d) each, that a window of a map (H, W, 3, heads, d) sees."""
+    (height, width), (above, below) = neighbourhood.window, neighbourhood.rows
+    before, after = neighbourhood.columns
+    for y in range(row * height - above, (row + 1) * height + below):
+        for z in range(column * width - before, (column + 1) * width + after):
+            if neighbourhood.wraps:
+                yield x[y % x.shape[0], z % x.shape[1], 1:]
+            elif 0 <= y < x.shape[0] and 0 <= z < x.shape[1]:
+                yield x[y, z, 1:]
+            else:
+                yield torch.zeros_like(x[0, 0, 1:])
+
+
+@paths
+@cases
+def test_equals_naive(case, dropout_p, monkeypatch, poisoned_memory):
+    """On a CPU in its own function, elsewhere through torch's kernels."""
+    other = 'attention' if dropout_p == 0 else '_CPUAttention'
+    monkeypatch.setattr(attention_module, other, None)  # not to be used
+    maps, bias, valid = make(case)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    ours = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), (*maps, bias))
+
+
+@cases
+def test_blocks_of_windows(case, block, poisoned_memory):
+    block(case)
+    maps, bias, valid = make(case)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    ours = window_attention(maps, neighbourhoods, bias, valid)
+    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), (*maps, bias))
+
+
+@pytest.mark.parametrize('windows', [1, 2, 3, 5])
+def test_blocks_are_as_large_as_they_may_be(monkeypatch, windows):
+    """As many scores, also those of a second map, as ``_BLOCK_BYTES``; at most a row's."""
+    case = CASES['two maps']
+    maps, bias, valid = make(case)
+    tokens, keys = count(case)
+    scores = 2 * tokens * keys * torch.float64.itemsize
+    monkeypatch.setattr(attention_module, '_BLOCK_BYTES', windows * scores)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    step = min(windows, 3)
+    assert list(attention_module._Blocks(maps, neighbourhoods, bias, valid)) == [
+        (sample, row, slice(first, min(first + step, 3)))
+        for sample in range(2)
+        for row in range(2)
+        for first in range(0, 3, step)
+    ]
+
+
+@paths
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('biased', [False, True])
+def test_without_bias_or_mask(biased, masked, dropout_p):
+    case = CASES['two maps']
+    maps, bias, valid = make(case)
+    bias, valid = bias if biased else None, valid if masked else None
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    ours = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+    inputs = (*maps, bias) if biased else maps
+    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), inputs)
+
+
+@pytest.mark.parametrize('name', ['one row of windows', 'two maps'])
+def test_gradcheck(name, block):
+    """Of each map's queries, keys and values, and of the bias."""
+    case = CASES[name]
+    block(case, heads=1)
+    maps, bias, valid = make(case, samples=1, heads=1, dims=1)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+
+    def run(bias, *maps):
+        return window_attention(maps, neighbourhoods, bias, valid)
+
+    assert torch.autograd.gradcheck(run, (bias, *maps))
+
+
+@pytest.mark.parametrize('trained', [['bias'], ['fine'], ['coarse'], ['fine', 'bias']])
+def test_only_what_needs_a_gradient_gets_one(trained):
+    case = CASES['two maps']
+    maps, bias, valid = make(case)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    inputs = dict(fine=maps[0], coarse=maps[1], bias=bias)
+    for name, x in inputs.items():
+        x.requires_grad_(name in trained)
+    ours = window_attention(maps, neighbourhoods, bias, valid)
+    expected = naive_windows(maps, neighbourhoods, bias, valid)
+    compare(ours, expected, [inputs[name] for name in trained])
+    ours = window_attention(maps, neighbourhoods, bias, valid)
+    ours.sum().backward()
+    assert [name for name, x in inputs.items() if x.grad is not None] == [
+        name for name in inputs if name in trained
+    ]
+
+
+@paths
+def test_memory_layout_of_the_maps_does_not_matter(dropout_p):
+    """Channels first, as a convolution may leave them, and one map for all samples."""
+    case = CASES['two maps']
+    maps, bias, valid = make(case)
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    expected = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+    slope = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, maps, slope)
+    strided = [x.movedim((1, 2), (4, 5)).contiguous().movedim((4, 5), (1, 2)) for x in maps]
+    ours = window_attention(strided, neighbourhoods, bias, valid, dropout_p)
+    assert torch.equal(ours, expected)
+    channels_first = slope.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    for found, theirs in zip(torch.autograd.grad(ours, maps, channels_first), wanted):
+        torch.testing.assert_close(found, theirs)
+
+    single = maps[1][:1].detach().requires_grad_()
+    both = [[maps[0], single.expand_as(maps[1])], [maps[0], single.repeat(2, 1, 1, 1, 1, 1)]]
+    outs = [window_attention(each, neighbourhoods, bias, valid, dropout_p) for each in both]
+    compare(*outs, (maps[0], single, bias))
+
+
+@paths
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('name', ['sequences', 'two maps'])
+def test_half_types(name, dtype, dropout_p):
+    """In half types the result and the gradients stay within their rounding."""
+    case = CASES[name]
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    maps, bias, valid = make(case)
+    half = [x.detach().to(dtype).requires_grad_() for x in maps]
+    single = bias.detach().float().requires_grad_()
+    expected = window_attention(maps, neighbourhoods, bias, valid)
+    out = window_attention(half, neighbourhoods, single, valid, dropout_p)
+    slope = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, (*maps, bias), slope)
+    found = torch.autograd.grad(out, (*half, single), slope.to(dtype))
+    assert [x.dtype for x in (out, *found)] == [*[dtype] * (1 + len(half)), torch.float32]
+    for ours, theirs in zip([out, *found], [expected, *wanted]):
+        error = (ours.double() - theirs).abs().max()
+        assert error < 16 * torch.finfo(dtype).eps * theirs.abs().max()
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_scores_keep_their_precision_in_half_types(autocast):
+    """A bias far larger than a half type's steps still tells neighbours apart."""
+    x = torch.zeros(1, 1, 2, 3, 1, 2, dtype=torch.bfloat16)
+    x[0, 0, 1, 2] = 1
+    bias = torch.tensor([[[1000.0, 1001.0], [1001.0, 1000.0]]])
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        out = window_attention([x], [Neighbourhood((1, 2))], bias)
+    expected = torch.tensor([0.731, 0.269])[:, None].expand(1, 1, 2, 2)
+    torch.testing.assert_close(out.float(), expected, atol=5e-3, rtol=0)
+
+
+@paths
+def test_dropped_weights_keep_their_mean(dropout_p):
+    """Different weights are dropped each time; on average the result is that without."""
+    case = CASES['two maps']
+    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    maps, bias, valid = make(case)
+    with torch.no_grad():
+        expected = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+        outs = torch.stack(
+            [window_attention(maps, neighbourhoods, bias, valid, 0.3) for _ in range(100)]
+        )
+    error = (outs.mean(0) - expected).square().mean().sqrt()
+    deviation = outs.std(0).square().mean().sqrt()
+    assert deviation > 0.1
+    assert error < 1.5 * deviation / 10  # of a mean of 100 draws: a tenth of one draw's
+
+
+# The module.
+
+
+def make_sequences(windows=5, samples=2):
     torch.manual_seed(0)
     layer = SelfAttention(8, 2).double()
-    x = torch.randn(2 * 5, 4, 8, dtype=torch.float64)
-    bias = torch.randn(2, 4, 4, dtype=torch.float64)
-    valid = torch.rand(5, 4) > 0.4
-    valid[:, 0] = True
+    x = draw(windows * samples, 4, 8)
+    return layer, x, draw(2, 4, 4), some_valid(windows, 4)
+
+
+@pytest.mark.parametrize('biased', [False, True])
+def test_self_attention_equals_naive(biased):
+    layer, x, bias, valid = make_sequences()
+    bias, valid = (bias, valid) if biased else (None, None)
+    expected = []
+    for i, sequence in enumerate(x):
+        q, k, v = layer.qkv(sequence).view(4, 3, 2, 4).unbind(1)
+        heads = [
+            naive(
+                q[:, head],
+                k[:, head],
+                v[:, head],
+                bias[head] if biased else None,
+                valid[i % 5] if biased else None,
+            )
+            for head in range(2)
+        ]
+        expected.append(layer.proj(torch.cat(heads, dim=1)))
+    inputs = [x, *layer.parameters()] + ([bias] if biased else [])
+    compare(layer(x, bias, valid), torch.stack(expected), inputs)
+
+
+@pytest.mark.parametrize('option', ['attn_drop', 'proj_drop'])
+def test_dropout_in_training_only(option):
+    _, x, bias, valid = make_sequences()
+    layer = SelfAttention(8, 2, **{option: 0.5}).double()
+    assert not torch.allclose(layer(x, bias, valid), layer(x, bias, valid))
+    layer.eval()
+    without = SelfAttention(8, 2).double()
+    without.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(x, bias, valid), without(x, bias, valid))
+
+
+@pytest.mark.parametrize('group', [1, 3, 5, 7])
+@pytest.mark.parametrize('biased', [False, True])
+def test_groups_of_sequences_without_gradients(monkeypatch, biased, group):
+    """In inference, groups that do not divide the windows, nor the samples, change nothing."""
+    layer, x, bias, valid = make_sequences()
+    bias, valid = (bias, valid) if biased else (None, None)
     expected = layer(x, bias, valid)
-    monkeypatch.setattr(attention_module, '_GROUP', 3 * 4)
+    sizes = []
+    layer.qkv.register_forward_hook(lambda module, args, out: sizes.append(args[0].shape[2] // 4))
+    monkeypatch.setattr(attention_module, '_GROUP', group * 4)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, bias, valid), expected)
-
-
-def test_scores_keep_their_precision_under_autocast():
-    """A bias far larger than a half type's steps still tells neighbours apart."""
-    q = torch.zeros(1, 1, 1, 2, dtype=torch.bfloat16)
-    k = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)
-    v = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.bfloat16)[None, None]
-    bias = torch.tensor([[[1000.0, 1001.0]]])
-    with torch.autocast('cpu', torch.bfloat16):
-        out = attention(q, k, v, bias)
-    torch.testing.assert_close(out.float(), torch.full((1, 1, 1, 2), 0.731), atol=5e-3, rtol=0)
+    assert max(sizes) == group and sum(sizes) == 10

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmvitbackbones.layers.windows import merge, partition, validity
+from mmvitbackbones.layers.windows import Neighbourhood, merge, partition, validity
 
 CASES = [((8, 12), 4, (2, 3)), ((7, 5), 3, (3, 2)), ((2, 3), 4, (1, 1)), ((3, 3), 2, (3, 2))]
 
@@ -40,3 +40,108 @@ def test_validity_made_in_inference_mode_serves_training():
     x = torch.ones(4, 9, requires_grad=True)
     (x * valid).sum().backward()
     assert torch.equal(x.grad, valid.float())
+
+
+# Neighbourhoods: a map's size, and what its windows see.
+
+NEIGHBOURHOODS = {
+    'no margins': ((4, 6), Neighbourhood((2, 3))),
+    'zeros': ((4, 6), Neighbourhood((2, 3), (1, 2), (3, 1))),
+    'wraps': ((4, 6), Neighbourhood((2, 3), (1, 2), (3, 1), wraps=True)),
+    'above and to the right': ((6, 4), Neighbourhood((3, 2), (2, 0), (0, 1), wraps=True)),
+    'one row of windows': ((2, 8), Neighbourhood((2, 2), (2, 1), (1, 1), wraps=True)),
+    'one window': ((2, 3), Neighbourhood((2, 3), (1, 2), (3, 2), wraps=True)),
+    'of one token': ((3, 4), Neighbourhood((1, 1), (1, 1), (2, 3))),
+    'beyond the whole map': ((2, 2), Neighbourhood((1, 1), (4, 3), (5, 0))),
+}
+neighbourhoods = pytest.mark.parametrize(
+    'size, neighbourhood', NEIGHBOURHOODS.values(), ids=NEIGHBOURHOODS
+)
+
+
+def windows_of(size, neighbourhood):
+    rows, columns = size[0] // neighbourhood.window[0], size[1] // neighbourhood.window[1]
+    return [(row, column) for row in range(rows) for column in range(columns)]
+
+
+def places(size, neighbourhood, row, column):
+    """Place on the map of each token that a window sees, row by row; None: beyond the border."""
+    height, width = neighbourhood.window
+    rows = range(row * height - neighbourhood.rows[0], (row + 1) * height + neighbourhood.rows[1])
+    columns = range(
+        column * width - neighbourhood.columns[0], (column + 1) * width + neighbourhood.columns[1]
+    )
+    for y in rows:
+        for x in columns:
+            if neighbourhood.wraps:
+                yield y % size[0], x % size[1]
+            else:
+                yield (y, x) if y in range(size[0]) and x in range(size[1]) else None
+
+
+@neighbourhoods
+def test_what_windows_see(size, neighbourhood):
+    x = torch.randn(2, *size, 3)
+    seen = neighbourhood.view(neighbourhood.pad(x))
+    on_map = neighbourhood.on_map(size)
+    windows = windows_of(size, neighbourhood)
+    assert seen.shape[:3] == (2, *neighbourhood.grid(x))
+    assert seen.shape[3:] == (*neighbourhood.size, 3)
+    assert on_map.shape == (len(windows), seen[0, 0, 0, :, :, 0].numel())
+    for i, (row, column) in enumerate(windows):
+        tokens = seen[:, row, column].flatten(1, 2)
+        for j, place in enumerate(places(size, neighbourhood, row, column)):
+            expected = torch.zeros(2, 3) if place is None else x[(slice(None), *place)]
+            assert torch.equal(tokens[:, j], expected)
+            assert on_map[i, j] == (place is not None)
+
+
+@neighbourhoods
+def test_strips_are_rows_of_the_padded_map(size, neighbourhood):
+    x = torch.randn(2, *size, 3)
+    padded = neighbourhood.pad(x)
+    height = neighbourhood.window[0]
+    for sample in range(2):
+        for row in range(size[0] // height):
+            out = torch.full(neighbourhood.strip_shape(x), float('nan'))
+            strip = neighbourhood.read_strip(x, sample, row, out)
+            expected = padded[sample, row * height : row * height + neighbourhood.size[0]]
+            assert strip is out
+            assert torch.equal(strip, expected)
+            seen = neighbourhood.view(strip[None])
+            assert torch.equal(seen[0, 0], neighbourhood.view(padded)[sample, row])
+
+
+@neighbourhoods
+def test_adding_strips_is_adjoint_to_reading_them(size, neighbourhood):
+    """<read(x), y> = <x, add(y)>, and adding keeps what is there."""
+    generator = torch.Generator().manual_seed(0)
+    for row in range(size[0] // neighbourhood.window[0]):
+        x = torch.randn(2, *size, 3, dtype=torch.float64, generator=generator)
+        strip = x.new_empty(neighbourhood.strip_shape(x))
+        y = torch.randn(strip.shape, dtype=torch.float64, generator=generator)
+        before = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+        total = before.clone()
+        neighbourhood.add_strip(total, 1, row, y)
+        assert torch.equal(total[0], before[0])
+        ours = (x * (total - before)).sum()
+        expected = (neighbourhood.read_strip(x, 1, row, strip) * y).sum()
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@neighbourhoods
+def test_adding_windows_is_adjoint_to_viewing_them(size, neighbourhood):
+    """Also for some of a strip's windows, wherever the first of them is."""
+    generator = torch.Generator().manual_seed(0)
+    shape = neighbourhood.strip_shape(torch.empty(2, *size, 3))
+    strip = torch.randn(shape, dtype=torch.float64, generator=generator)
+    columns = size[1] // neighbourhood.window[1]
+    for first in range(columns):
+        for last in range(first + 1, columns + 1):
+            seen = neighbourhood.view(strip[None])[0, 0, first:last]
+            y = torch.randn(seen.shape, dtype=torch.float64, generator=generator)
+            before = torch.randn(shape, dtype=torch.float64, generator=generator)
+            total = before.clone()
+            neighbourhood.add_windows(total, first, y)
+            ours = (strip * (total - before)).sum()
+            torch.testing.assert_close(ours, (seen * y).sum(), rtol=1e-12, atol=1e-12)
