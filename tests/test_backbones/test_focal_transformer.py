@@ -1,14 +1,13 @@
 """Focal Transformer against a slow reference, at all sizes, and option by option."""
 
-import copy
-import io
+import functools
 import math
-import pickle
 
 import pytest
+import tiny_backbones
 import torch
 import torch.nn.functional as F
-from torch import nn
+from tiny_backbones import OPTIONS, image, randomise
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,48 +18,13 @@ from mmvitbackbones.backbones.focal_transformer import (
     FocalBlock,
     SurroundingsBias,
     coarse_region,
-    focal_validity,
-    surroundings_index,
 )
-from mmvitbackbones.layers.position import relative_position_index
 
-TINY = dict(dims=[8, 8, 16, 16], heads=[1, 2, 2, 4], depths=[1, 2, 1, 1])
-# Windows that leave partial ones at most sizes, and all the parts of the attention.
-WINDOWS = dict(window_size=(4, 3, 2, 3), expand_sizes=(2, 1, 1, 0), focal_windows=(3, 2, 5, 1))
+WINDOWS = {k: v for k, v in OPTIONS['FocalTransformer'].items() if k != 'arch'}
+TINY = OPTIONS['FocalTransformer']['arch']
 # Millions of the published classifiers' parameters.
 PARAMETERS = dict(tiny=28.9, small=51.1, base=89.8)
-
-
-def randomise(module):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    return module
-
-
-def build(seed=0, dtype=torch.float64, arch=TINY, **options):
-    """A tiny model in training mode, all of its parameters random, without stochastic depth."""
-    torch.manual_seed(seed)
-    model = FocalTransformer(arch, **{'drop_path_rate': 0.0, **WINDOWS, **options})
-    return randomise(model.to(dtype))
-
-
-def image(height, width, batch=1, dtype=torch.float64, seed=1):
-    return torch.randn(
-        batch, 3, height, width, dtype=dtype, generator=torch.Generator().manual_seed(seed)
-    )
-
-
-def gradients(model, x):
-    """Outputs and the gradients of a loss that weighs every value of them differently."""
-    model.zero_grad()
-    maps = model(x)
-    sum((m * torch.cos(torch.arange(m.numel()).view_as(m))).sum() for m in maps).backward()
-    return maps, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def is_frozen(module):
-    return not any(p.requires_grad for p in module.parameters())
+build = functools.partial(tiny_backbones.build, 'FocalTransformer')
 
 
 # The reference: the keys of a window listed one by one, as published, with tables as published.
@@ -307,41 +271,6 @@ def test_large_differs_from_base_in_its_width_only():
         FocalTransformer('large')
 
 
-def test_samples_do_not_depend_on_each_other():
-    model, batch = build(peg=True).eval(), image(45, 70, batch=3)
-    with torch.no_grad():
-        together = model(batch)
-        for i in range(3):
-            for ours, alone in zip(together, model(batch[i : i + 1])):
-                torch.testing.assert_close(ours[i : i + 1], alone, atol=1e-12, rtol=0)
-
-
-def test_memory_layout_of_the_image_does_not_matter():
-    model, x = build(use_conv_embed=True).eval(), image(45, 70, batch=2)
-    strided = torch.stack([x, x], dim=-1)[..., 0]
-    with torch.no_grad():
-        for a, b, c in zip(
-            model(x), model(x.to(memory_format=torch.channels_last)), model(strided)
-        ):
-            assert torch.equal(a, b) and torch.equal(a, c)
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(dtype):
-    model, x = build(dtype=torch.float32, peg=True), image(45, 70, batch=2, dtype=torch.float32)
-    expected, precise = gradients(model, x)
-    model.zero_grad()
-    with torch.autocast('cpu', dtype):
-        maps = model(x)
-    sum((m.float() * torch.cos(torch.arange(m.numel()).view_as(m))).sum() for m in maps).backward()
-    for ours, wanted in zip(maps, expected):
-        error = (ours.float() - wanted).square().mean().sqrt()
-        assert error < 0.03 * wanted.std()
-    for name, parameter in model.named_parameters():
-        error = (parameter.grad - precise[name]).norm()
-        assert error < 0.15 * precise[name].norm() + 1e-3, name
-
-
 @pytest.mark.parametrize('rate', [0.0, 1e-300], ids=['CPU function', 'library'])
 def test_memory_grows_with_the_image_only(rate):
     """Four times the pixels: no tensor, and no sum of what is kept, grows more than fourfold."""
@@ -389,68 +318,6 @@ class LargestTensor(TorchDispatchMode):
 
 
 # Gradients.
-
-
-def test_both_ways_through_the_call_agree(monkeypatch):
-    """The whole model in blocks, as on a CPU, and through torch's own call, as elsewhere."""
-    results = []
-    for rate in (0.0, 1e-300):  # with a dropout, even of nothing, torch's own call is taken
-        if rate:
-            monkeypatch.setattr('mmvitbackbones.layers.attention._CPUAttention', None)
-        model = build(peg=True, attn_drop_rate=rate)
-        x = image(43, 59, batch=3).requires_grad_()
-        maps = model(x)
-        sum(m.square().mean() for m in maps).backward()
-        results.append([*maps, x.grad, *(p.grad for p in model.parameters())])
-    for ours, theirs in zip(*results):
-        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
-
-
-@pytest.mark.parametrize('rates', [{}, dict(drop_path_rate=0.5, drop_rate=0.2, attn_drop_rate=0.2)])
-def test_with_cp_equals_without(rates):
-    """Also where the blocks draw random numbers."""
-    x, results, calls = image(33, 45, batch=2), [], []
-    for with_cp in (False, True):
-        model = build(with_cp=with_cp, peg=True, **rates)
-        blocks = [block for stage in model.stages for block in stage.blocks]
-        counts = [0]
-        for block in blocks:
-            block.register_forward_pre_hook(
-                lambda *_, counts=counts: counts.__setitem__(0, counts[0] + 1)
-            )
-        torch.manual_seed(3)
-        results.append(gradients(model, x))
-        calls.append(counts[0] / len(blocks))
-    assert calls == [1, 2]
-    (maps, grads), (maps_cp, grads_cp) = results
-    assert grads.keys() == grads_cp.keys() == dict(model.named_parameters()).keys()
-    for a, b in [*zip(maps, maps_cp), *((grads[n], grads_cp[n]) for n in grads)]:
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
-
-
-@pytest.mark.parametrize('out_norm', ['inline', 'output', None])
-@pytest.mark.parametrize('out_indices', [None, (1,), (0, 2)])
-@pytest.mark.parametrize('frozen_stages', [-1, 1])
-def test_every_trainable_parameter_gets_a_gradient(out_norm, out_indices, frozen_stages):
-    """As data-parallel training needs."""
-    model = build(peg=True, out_norm=out_norm, out_indices=out_indices, frozen_stages=frozen_stages)
-    _, grads = gradients(model, image(33, 45))
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert grads.keys() == trainable
-    assert all(grad.isfinite().all() for grad in grads.values())
-
-
-def test_training_after_inference_at_the_same_size():
-    """What is cached by size in inference mode must serve training."""
-    for cached in (focal_validity, surroundings_index, relative_position_index):
-        cached.cache_clear()
-    model, x = build(peg=True), image(43, 59)
-    with torch.inference_mode():
-        expected = model(x)
-    maps, grads = gradients(model, x)
-    for found, wanted in zip(maps, expected):
-        torch.testing.assert_close(found, wanted.clone(), atol=1e-12, rtol=0)
-    assert grads.keys() == dict(model.named_parameters()).keys()
 
 
 # Options.
@@ -503,80 +370,6 @@ def test_conv_embed_overlaps_patches():
         assert changed == reached
 
 
-@pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 4])
-def test_frozen_stages(frozen_stages):
-    model = build(frozen_stages=frozen_stages, drop_rate=0.1).train()
-    stages = [frozen_stages > i for i in range(4)]
-    assert is_frozen(model.stem) == (frozen_stages >= 0)
-    assert [is_frozen(stage) for stage in model.stages] == stages
-    assert [is_frozen(norm) for norm in model.out_norms] == stages
-    assert model.stem.training == (frozen_stages < 0)
-    for stage, frozen in zip(model.stages, stages):
-        assert {module.training for module in stage.modules()} == {not frozen}
-
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        return
-    before = copy.deepcopy(model.state_dict())
-    gradients(model, image(33, 45))
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, before[name]) == (not parameter.requires_grad), name
-
-
-@pytest.mark.parametrize('norm_eval', [False, True])
-def test_norm_eval(norm_eval):
-    model = build(norm_eval=norm_eval)
-    model.stages[1].add_module('extra', nn.BatchNorm2d(4))
-    assert model.train().stages[1].extra.training == (not norm_eval)
-    assert model.stages[1].blocks[0].ffn.training
-    assert not model.eval().stages[1].extra.training
-
-
-@pytest.mark.parametrize('out_norm', ['inline', 'output', None])
-@pytest.mark.parametrize('out_indices', [(0,), (1, 2), (3,)])
-def test_out_indices(out_norm, out_indices):
-    """Fewer outputs of the same values; stages after the last do not train."""
-    whole = build(out_norm=out_norm).eval()
-    part = build(out_norm=out_norm, out_indices=out_indices).eval()
-    missing, unexpected = part.load_state_dict(whole.state_dict(), strict=False)
-    assert not missing and all(name.startswith('out_norms') for name in unexpected)
-    for stage in part.stages[out_indices[-1] + 1 :]:
-        stage.forward = None  # not to be run
-    x = image(33, 45)
-    with torch.no_grad():
-        maps, expected = part(x), whole(x)
-    assert len(maps) == len(out_indices)
-    for i, found in zip(out_indices, maps):
-        assert torch.equal(found, expected[i])
-    for i in range(4):
-        assert is_frozen(part.stages[i]) == (i > out_indices[-1])
-
-
-def test_out_norm():
-    plain, output, inline = (build(out_norm=norm).eval() for norm in (None, 'output', 'inline'))
-    for model in (output, inline):
-        model.load_state_dict(plain.state_dict(), strict=False)
-    inline.load_state_dict(output.state_dict())
-    default = build().eval()
-    default.load_state_dict(output.state_dict())
-    x = image(33, 45)
-
-    def normed(i, tokens):
-        norm = output.out_norms[i]
-        return F.layer_norm(tokens, tokens.shape[-1:], norm.weight, norm.bias, eps=1e-5)
-
-    with torch.no_grad():
-        for i, (found, same, raw) in enumerate(zip(output(x), default(x), plain(x))):
-            expected = normed(i, raw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            torch.testing.assert_close(found, expected)
-            assert torch.equal(found, same)
-        (tokens,) = plain.stem(x)
-        for i, found in enumerate(inline(x)):
-            tokens = normed(i, *plain.stages[i](tokens))
-            torch.testing.assert_close(found, tokens.permute(0, 3, 1, 2))
-
-
 def test_peg_is_a_residual_convolution():
     """After the first of a stage's blocks."""
     arch = dict(TINY, depths=[2, 1, 1, 1])
@@ -591,24 +384,6 @@ def test_peg_is_a_residual_convolution():
         y = y + F.conv2d(y, kernel, padding=1, groups=8)
         (found,) = with_peg.stages[0](tokens)
         torch.testing.assert_close(found, second(y.permute(0, 2, 3, 1)))
-
-
-@pytest.mark.parametrize('option', ['drop_path_rate', 'drop_rate', 'attn_drop_rate'])
-def test_drop_rates_act_in_training_only(option):
-    model, x = build(**{option: 0.5}), image(33, 45)
-    with torch.no_grad():
-        last = model(x)[-1]
-        assert not torch.allclose(model(x)[-1], last)
-        expected = build()
-        expected.load_state_dict(model.state_dict())
-        for found, wanted in zip(model.eval()(x), expected(x)):
-            torch.testing.assert_close(found, wanted)
-
-
-def test_drop_path_rises_from_the_first_to_the_last_block():
-    model = FocalTransformer(TINY)
-    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
-    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
 def test_drop_path_drops_both_branches():
@@ -629,13 +404,7 @@ def test_fresh_weights_pool_to_the_mean():
 # Bad input.
 
 BAD_OPTIONS = [
-    (dict(arch='huge'), ["arch must be one of 'tiny'", "'large'", "'huge'"]),
-    (dict(arch=None), ['arch', "'tiny'", 'dict', 'None']),
-    (dict(arch=dict(dims=[8], heads=[1])), ['arch', 'depths, dims, heads']),
     (dict(arch=dict(TINY, window_size=7)), ['arch', 'depths, dims, heads']),
-    (dict(arch=dict(TINY, depths=[1, 1])), ['arch', 'dims, heads, depths', 'as many stages']),
-    (dict(arch=dict(TINY, depths=[1, 0, 1, 1])), ['arch', 'depths', 'positive integers']),
-    (dict(arch=dict(TINY, heads=[3, 2, 4, 4])), ['arch', '3 heads', '8 channels']),
     (dict(window_size=0), ['window_size', 'at least 1', '0']),
     (dict(window_size=-7), ['window_size', 'at least 1', '-7']),
     (dict(window_size='7'), ['window_size', 'integer', "'7'"]),
@@ -664,17 +433,6 @@ BAD_OPTIONS = [
     (dict(focal_windows=(7, 5, 3, 1.0)), ['focal_windows', 'integer', '1.0']),
     (dict(use_conv_embed='true'), ['use_conv_embed', 'True or False', 'true']),
     (dict(use_conv_embed=1), ['use_conv_embed', 'True or False', '1']),
-    (dict(peg='flase'), ['peg', 'True or False', 'flase']),
-    (dict(with_cp=None), ['with_cp', 'True or False', 'None']),
-    (dict(norm_eval=1), ['norm_eval', 'True or False', '1']),
-    (dict(out_norm='both'), ['out_norm', "'inline', 'output', None", "'both'"]),
-    (dict(out_indices=(0, 4)), ['out_indices', '0..3', '4']),
-    (dict(out_indices=(2, 1)), ['out_indices', 'rising', '(2, 1)']),
-    (dict(frozen_stages=5), ['frozen_stages', '-1..4', '5']),
-    (dict(frozen_stages=True), ['frozen_stages', '-1..4', 'True']),
-    (dict(drop_path_rate=1), ['drop_path_rate', 'at least 0', '1']),
-    (dict(drop_rate=-0.1), ['drop_rate', 'at least 0', '-0.1']),
-    (dict(attn_drop_rate='0.1'), ['attn_drop_rate', 'number', "'0.1'"]),
 ]
 
 
@@ -684,68 +442,3 @@ def test_bad_options(options, words):
         FocalTransformer(**{'arch': TINY, **options})
     for word in words:
         assert word in str(error.value)
-
-
-@pytest.mark.parametrize(
-    'shape, words',
-    [
-        ((1, 3, 31, 64), ['at least 32 x 32', '31 x 64']),
-        ((1, 3, 64, 31), ['at least 32 x 32', '64 x 31']),
-        ((1, 1, 64, 64), ['(B, 3, H, W)', '(1, 1, 64, 64)']),
-        ((1, 4, 64, 64), ['(B, 3, H, W)', '(1, 4, 64, 64)']),
-        ((3, 64, 64), ['(B, 3, H, W)', '(3, 64, 64)']),
-    ],
-)
-def test_bad_images(shape, words):
-    with pytest.raises(ValueError) as error:
-        FocalTransformer(TINY)(torch.zeros(shape))
-    for word in ['FocalTransformer', *words]:
-        assert word in str(error.value)
-
-
-# In OpenMMLab, and on disk.
-
-
-@pytest.mark.parametrize('home', ['mmengine', 'mmdet', 'mmseg'])
-def test_builds_from_a_config(home):
-    registry = pytest.importorskip(f'{home}.registry')
-    model = registry.MODELS.build(
-        dict(type='FocalTransformer', arch=TINY, focal_windows=[2] * 4, out_indices=(1, 3))
-    )
-    assert isinstance(model, FocalTransformer)
-    assert [m.shape[1] for m in model(torch.zeros(1, 3, 32, 40))] == [8, 16]
-
-
-def through_a_file(model):
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    other = build(seed=7, peg=True)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    return other
-
-
-@pytest.mark.parametrize(
-    'duplicate',
-    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), through_a_file],
-    ids=['deepcopy', 'pickle', 'state dict'],
-)
-def test_copies_are_equal_and_on_their_own(duplicate):
-    model, x = build(peg=True).eval(), image(33, 45)
-    with torch.no_grad():
-        expected = model(x)  # before copying, so that whatever a forward pass leaves is there
-        other = duplicate(model).eval()
-        for found, wanted in zip(other(x), expected):
-            assert torch.equal(found, wanted)
-        for parameter in other.parameters():
-            parameter.zero_()
-        for found, wanted in zip(model(x), expected):
-            assert torch.equal(found, wanted)
-
-
-def test_state_dict_holds_parameters_only():
-    """No index, mask or other buffer, whatever images went through."""
-    model = build(peg=True)
-    model(image(33, 45))
-    assert not list(model.buffers())
-    assert set(model.state_dict()) == dict(model.named_parameters()).keys()

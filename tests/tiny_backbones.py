@@ -1,0 +1,63 @@
+"""A tiny model of every family, all of its parameters random, and what tests do with it."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+# Windows leave partial ones at most sizes; what a family has of its own is there.
+OPTIONS = dict(
+    RegionViT=dict(
+        arch=dict(
+            stem='3-conv',
+            dims=[16, 16, 32, 32],
+            heads=[2, 2, 4, 4],
+            depths=[1, 2, 1, 1],
+            window_size=3,
+        )
+    ),
+    FocalTransformer=dict(
+        arch=dict(dims=[8, 8, 16, 16], heads=[1, 2, 2, 4], depths=[1, 2, 1, 1]),
+        window_size=(4, 3, 2, 3),
+        expand_sizes=(2, 1, 1, 0),
+        focal_windows=(3, 2, 5, 1),
+    ),
+)
+
+
+def build(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, **options) -> nn.Module:
+    """A model in training mode, without stochastic depth."""
+    torch.manual_seed(seed)
+    options = {'type': family, 'drop_path_rate': 0.0, **OPTIONS[family], **options}
+    return randomise(MODELS.build(options).to(dtype))
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Move all parameters away from where they start, as zeros hide mistakes."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return module
+
+
+def image(
+    height: int, width: int, batch: int = 1, dtype: torch.dtype = torch.float64, seed: int = 1
+) -> Tensor:
+    """Random images, (B, 3, H, W)."""
+    return torch.randn(
+        batch, 3, height, width, dtype=dtype, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def weighed(maps: tuple[Tensor, ...]) -> Tensor:
+    """A loss that weighs every value of the maps differently."""
+    return sum((m * torch.cos(torch.arange(m.numel()).view_as(m))).sum() for m in maps)
+
+
+def gradients(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Outputs, and the gradients of :func:`weighed` by the parameters' names."""
+    model.zero_grad()
+    maps = model(x)
+    weighed(maps).backward()
+    return maps, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
