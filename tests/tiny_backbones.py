@@ -6,6 +6,8 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+import mmvitbackbones  # noqa: F401  (registers the backbones)
+
 # Windows leave partial ones at most sizes; what a family has of its own is there.
 OPTIONS = dict(
     RegionViT=dict(
