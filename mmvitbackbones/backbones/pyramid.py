@@ -181,8 +181,8 @@ class Stage(nn.Module):
         peg: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.downsample = nn.Identity() if downsample is None else downsample
         self.blocks = nn.ModuleList(blocks)
+        self.downsample = nn.Identity() if downsample is None else downsample
         self.peg = peg
         self.with_cp = with_cp
 

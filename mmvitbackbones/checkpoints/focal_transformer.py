@@ -98,9 +98,11 @@ def resize_pooling(weight: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         Tensor: Weights of that shape.
     """
-    resized = F.interpolate(weight[None, None], size=tuple(shape), mode='bilinear')[0, 0]
+    grid = weight[None, None].double()
+    resized = F.interpolate(grid, size=tuple(shape), mode='bilinear')[0, 0]
     resized = resized * (weight.numel() / resized.numel())
-    return resized + (weight.sum() - resized.sum()) / resized.numel()
+    resized = resized + (grid.sum() - resized.sum()) / resized.numel()
+    return resized.to(weight.dtype)
 
 
 def _rename(name: str) -> str:

@@ -48,7 +48,6 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
-@torch.compiler.disable  # inductor fails on the blocks, and miscompiles overlapping windows
 def window_attention(
     maps: Sequence[Tensor],
     neighbourhoods: Sequence[Neighbourhood],
@@ -74,17 +73,28 @@ def window_attention(
     """
     x = maps[0]
     if x.device.type == 'cpu' and dropout_p == 0.0 and not (bias is None and valid is None):
-        return _CPUAttention.apply(tuple(neighbourhoods), bias, valid, *maps).flatten(3)
+        return _in_blocks(tuple(neighbourhoods), bias, valid, *maps).flatten(3)
     own = Neighbourhood(neighbourhoods[0].window)
-    padded = [n.pad(x[:, :, :, 1:]) for x, n in zip(maps, neighbourhoods)]
     q = _sequences([own.view(x[:, :, :, 0])])
+    gather = _keys if all(n.is_window for n in neighbourhoods) else _overlapping_keys
+    k, v = gather(maps, neighbourhoods)
+    out = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2)
+    out = out.unflatten(1, own.window).unflatten(0, (len(x), *own.grid(x)))
+    return out.transpose(2, 3).flatten(3, 4).flatten(1, 2).flatten(3)
+
+
+def _keys(maps: Sequence[Tensor], neighbourhoods: Sequence[Neighbourhood]) -> tuple[Tensor, Tensor]:
+    """Keys and values of all windows, (windows, heads, K, d)."""
+    padded = [n.pad(x[:, :, :, 1:]) for x, n in zip(maps, neighbourhoods)]
     k, v = (
         _sequences([n.view(x[:, :, :, part]) for x, n in zip(padded, neighbourhoods)])
         for part in (0, 1)
     )
-    out = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2)
-    out = out.unflatten(1, own.window).unflatten(0, (len(x), *own.grid(x)))
-    return out.transpose(2, 3).flatten(3, 4).flatten(1, 2).flatten(3)
+    return k, v
+
+
+# Inductor miscompiles views of windows that overlap.
+_overlapping_keys = torch.compiler.disable(_keys)
 
 
 def _sequences(views: Sequence[Tensor]) -> Tensor:
@@ -146,6 +156,11 @@ class _CPUAttention(torch.autograd.Function):
             torch.bmm(grad_scores.mT, q, out=k)  # the scale is in q; k is its gradient
             blocks.add(block, grads)
         return None, None if grad_bias is None else grad_bias.to(bias.dtype), None, *grads
+
+
+@torch.compiler.disable  # inductor fails on the blocks
+def _in_blocks(*args) -> Tensor:
+    return _CPUAttention.apply(*args)
 
 
 class _Blocks:
@@ -225,13 +240,18 @@ class _Blocks:
         if self.bias is not None:
             each += self.bias
         if self.valid is not None:
-            sample, row, columns = block
-            first = (sample * self.queries.shape[1] + row) * self.queries.shape[2] + columns.start
-            valid = self.valid[torch.arange(first, first + len(each)) % len(self.valid)]
+            valid = self.valid[self._numbers(block) % len(self.valid)]
             if not valid.all():
                 # Adding is several times as fast as filling in.
                 each += torch.where(valid, 0.0, float('-inf')).to(self.dtype)[:, None, None]
         return torch.ops.aten._softmax.out(scores, -1, False, out=scores)
+
+    def _numbers(self, block: tuple[int, int, slice]) -> Tensor:
+        """Numbers of a block's windows, counted over all samples."""
+        sample, row, columns = block
+        before = (sample * self.queries.shape[1] + row) * self.queries.shape[2]
+        device = self.queries.device
+        return torch.arange(before + columns.start, before + columns.stop, device=device)
 
     def _strip(
         self, i: int, x: Tensor, neighbourhood: Neighbourhood, block: tuple[int, int, slice]

@@ -70,5 +70,8 @@ def resize_table(table: Tensor, size: int, mode: str = 'bicubic') -> Tensor:
     side = round(table.shape[1] ** 0.5)
     if side == size:
         return table
-    grid = table.unflatten(1, (side, side))[None]
-    return F.interpolate(grid, size=(size, size), mode=mode, align_corners=False)[0].flatten(1)
+    # Not every torch can resize half types.
+    grid = table.to(torch.promote_types(table.dtype, torch.float32))
+    grid = grid.unflatten(1, (side, side))[None]
+    grid = F.interpolate(grid, size=(size, size), mode=mode, align_corners=False)
+    return grid[0].flatten(1).to(table.dtype)

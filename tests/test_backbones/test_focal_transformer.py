@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny_backbones import OPTIONS, image, randomise
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmvitbackbones import FocalTransformer
 from mmvitbackbones.backbones.focal_transformer import (
@@ -310,14 +310,11 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
+        for tensor in tree_flatten(out)[0]:
             if isinstance(tensor, torch.Tensor):
                 numel = tensor.untyped_storage().nbytes() // tensor.element_size()
                 self.numel = max(self.numel, numel)
         return out
-
-
-# Gradients.
 
 
 # Options.

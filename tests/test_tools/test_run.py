@@ -214,8 +214,22 @@ def ade(tmp_path_factory):
     return root
 
 
-def test_ade20k_through_the_unmodified_pipelines(ade, tmp_path):
-    """Only the model is narrower, and the schedule shorter."""
+def test_ade20k_through_the_unmodified_config(ade, tmp_path):
+    """A training step and an evaluation; but for its length the run is the recipe's."""
+    pytest.importorskip('mmseg')
+    log = succeed(
+        *('train', 'configs/upernet_focal_t_160k.py', '--data-root', ade, '--work-dir', tmp_path),
+        options=[
+            *('model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
+            *('default_hooks.logger.interval=1', 'default_hooks.checkpoint.save_optimizer=False'),
+        ],
+    )
+    assert re.search(r' loss: \d', log) and re.search(r'mIoU: \d', log)
+    assert (tmp_path / 'iter_1.pth').is_file()
+
+
+def test_ade20k_labels_and_resuming(ade, tmp_path):
+    """The recipe's pipelines; only the model is narrower."""
     pytest.importorskip('mmseg')
     config = tmp_path / 'narrow.py'
     config.write_text(
