@@ -50,6 +50,11 @@ class Pyramid(BaseModule):
         norm_eval: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if init_cfg is not None and not isinstance(init_cfg, (Mapping, list)):
+            raise ValueError(
+                "init_cfg must be a dict, such as dict(type='Pretrained', checkpoint=...), or a "
+                f'list of them, got {init_cfg!r}'
+            )
         super().__init__(init_cfg)
         count = len(stages)
         out_indices = range(count) if out_indices is None else out_indices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import os.path as osp
 from collections.abc import Iterator, Mapping
 
@@ -45,7 +46,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
     """
     for loader in loaders:
         for dataset in _datasets(cfg.get(loader)):
-            missing = [path for path in _paths(dataset) if not osp.exists(path)]
+            missing = [path for path in _paths(dataset) if not _holds_something(path)]
             if missing:
                 raise FileNotFoundError(_explain(dataset, missing))
 
@@ -150,10 +151,15 @@ def _paths(dataset: Mapping) -> list[str]:
     return [osp.join(root, part) for part in parts if part]
 
 
+def _holds_something(path: str) -> bool:
+    """Whether there is such a file, or such a folder that is not empty."""
+    return bool(os.listdir(path)) if osp.isdir(path) else osp.exists(path)
+
+
 def _explain(dataset: Mapping, missing: list[str]) -> str:
     name, layout = _LAYOUTS.get(dataset['type'], (f'the data of {dataset["type"]}', ''))
     root = (dataset.get('data_root') or '.').rstrip('/')
-    lines = [f'{name} is not there. Missing: {", ".join(missing)}.']
+    lines = [f'{name} is not there. Missing or empty: {", ".join(missing)}.']
     if layout:
         lines += ['Expected:', layout.format(root=root)]
     lines.append(

@@ -241,6 +241,7 @@ def test_drop_path_rises_from_the_first_to_the_last_block(family):
         (dict(arch='huge'), ["arch must be one of 'tiny'", "'huge'"]),
         (dict(arch=None), ['arch', "'tiny'", 'dict', 'None']),
         (dict(arch={}), ['arch', 'depths, dims, heads']),
+        (dict(init_cfg='file.pth'), ['init_cfg', "type='Pretrained'", "'file.pth'"]),
         (dict(peg='flase'), ['peg', 'True or False', 'flase']),
         (dict(with_cp='x'), ['with_cp', 'True or False']),
         (dict(norm_eval=1), ['norm_eval', 'True or False']),

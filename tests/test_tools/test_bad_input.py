@@ -73,6 +73,15 @@ def test_no_data_to_evaluate_on(tool, config, missing, tmp_path):
     assert code == 2 and missing in message and 'Expected' in message and '--demo' in message
 
 
+def test_empty_folders_are_no_data(tool, tmp_path):
+    """As an interrupted unpacking leaves them."""
+    for kind in ('images', 'annotations'):
+        for split in ('training', 'validation'):
+            (tmp_path / kind / split).mkdir(parents=True)
+    code, message = tool('train', UPERNET, '--data-root', tmp_path)
+    assert code == 2 and 'images/training' in message and 'Expected' in message
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
 def test_amp_without_a_gpu(tool):
     code, message = tool('train', MASKRCNN, '--demo', '--amp')
