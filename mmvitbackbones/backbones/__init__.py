@@ -2,5 +2,6 @@
 
 from .focal_transformer import FocalTransformer
 from .regionvit import RegionViT
+from .rmt import RMT
 
-__all__ = ['FocalTransformer', 'RegionViT']
+__all__ = ['RMT', 'FocalTransformer', 'RegionViT']

@@ -11,7 +11,14 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import PEG, FeedForward, PatchEmbedding, RelativePositionBias, SelfAttention
+from ..layers import (
+    PEG,
+    FeedForward,
+    PatchEmbedding,
+    PatchStem,
+    RelativePositionBias,
+    SelfAttention,
+)
 from ..layers.windows import Neighbourhood, pad_to
 from .pyramid import (
     Pyramid,
@@ -138,7 +145,7 @@ class FocalTransformer(Pyramid):
             downsample = PatchEmbedding(dims[i - 1], dims[i], *downsampling) if i else None
             stages.append(Stage(blocks, with_cp, downsample, PEG(dims[i]) if peg else None))
         super().__init__(
-            Stem(3, dims[0], *stem),
+            PatchStem(3, dims[0], *stem),
             stages,
             dims,
             out_indices=out_indices,
@@ -147,14 +154,6 @@ class FocalTransformer(Pyramid):
             norm_eval=norm_eval,
             init_cfg=init_cfg,
         )
-
-
-class Stem(PatchEmbedding):
-    """The first patch embedding, of the image itself."""
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
-        return (super().forward(image.permute(0, 2, 3, 1)),)
 
 
 class FocalBlock(nn.Module):

@@ -264,13 +264,19 @@ def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 
     return values
 
 
-def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Sequence[str]) -> dict:
+def resolve_arch(
+    arch: str | Mapping,
+    zoo: Mapping[str, Mapping],
+    per_stage: Sequence[str],
+    optional: Mapping | None = None,
+) -> dict:
     """Look an architecture up, or check one given as a dict.
 
     Args:
         arch (str | Mapping): A name in ``zoo``, or a mapping with the same keys as its entries.
         zoo (Mapping): The published architectures.
-        per_stage (Sequence[str]): The keys that hold one entry a stage.
+        per_stage (Sequence[str]): The keys that hold one positive integer a stage.
+        optional (Mapping, optional): What a mapping may leave out, with the values it then has.
 
     Returns:
         dict: The architecture.
@@ -281,11 +287,13 @@ def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Seq
     if isinstance(arch, str):
         check_choice('arch', arch, tuple(zoo))
         return dict(zoo[arch])
-    keys = set(next(iter(zoo.values())))
-    if not isinstance(arch, Mapping) or set(arch) != keys:
+    optional = optional or {}
+    keys = set(next(iter(zoo.values()))) - set(optional)
+    if not isinstance(arch, Mapping) or set(arch) - set(optional) != keys:
+        more = f' and perhaps {", ".join(sorted(optional))}' if optional else ''
         raise ValueError(
             f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
-            f'{", ".join(sorted(keys))}, got {arch!r}'
+            f'{", ".join(sorted(keys))}{more}, got {arch!r}'
         )
     for key in per_stage:
         numbers = arch[key]
@@ -297,4 +305,4 @@ def resolve_arch(arch: str | Mapping, zoo: Mapping[str, Mapping], per_stage: Seq
             raise ValueError(f'arch: {key} must be a list of positive integers, got {numbers!r}')
     if len({len(arch[key]) for key in per_stage}) != 1:
         raise ValueError(f'arch must give {", ".join(per_stage)} for as many stages, got {arch!r}')
-    return dict(arch)
+    return {**optional, **arch}

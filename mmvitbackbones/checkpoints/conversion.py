@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -20,3 +22,10 @@ class Conversion:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     tied: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+
+
+def rename(name: str, rules: Iterable[tuple[str, str | Callable]]) -> str:
+    """Apply a family's rules to a name: patterns and replacements, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers.position import resize_table
-from .conversion import Conversion
+from .conversion import Conversion, rename
 
 NAME = 'Focal Transformer'
 
@@ -59,7 +59,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
         if _CLASSIFIER.match(name) or _INDEX.search(name):
             result.unused.append(name)
         else:
-            ours = _rename(name)
+            ours = rename(name, _RENAME)
             result.tensors[ours] = _relayout(name, ours, tensor)
     return result
 
@@ -103,12 +103,6 @@ def resize_pooling(weight: Tensor, shape: Sequence[int]) -> Tensor:
     resized = resized * (weight.numel() / resized.numel())
     resized = resized + (grid.sum() - resized.sum()) / resized.numel()
     return resized.to(weight.dtype)
-
-
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAME:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _relayout(published: str, name: str, tensor: Tensor) -> Tensor:

@@ -13,14 +13,14 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import focal_transformer, regionvit
+from . import focal_transformer, regionvit, rmt
 from .conversion import Conversion
 from .reading import read_checkpoint
 
 # By the class of the backbone: the rules of its published files. Each has a NAME, the functions
 # recognise, convert and resize, and two patterns of our names: what STARTS_NEW, with a warning,
 # where the file has none or one of another shape; and what may be SWITCHED_OFF in the model.
-FAMILIES = {'FocalTransformer': focal_transformer, 'RegionViT': regionvit}
+FAMILIES = {'FocalTransformer': focal_transformer, 'RegionViT': regionvit, 'RMT': rmt}
 
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')

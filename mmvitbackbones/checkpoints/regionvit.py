@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers.position import resize_table
-from .conversion import Conversion
+from .conversion import Conversion, rename
 
 NAME = 'RegionViT'
 
 _RENAME = (
+    (r'^layers\.(\d+)\.block\.([1-9]\d*)\.', lambda m: f'stages.{m[1]}.blocks.{int(m[2]) - 1}.'),
     (r'^patch_embed\.proj\.(\d+)\.', r'stem.local.\1.'),
     (r'^patch_embed\.proj\.(weight|bias)$', r'stem.local.0.\1'),
     (r'^cls_token\.proj\.', 'stem.regional.'),
@@ -60,7 +61,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
                 raise ValueError(f'{name} should be equal to {twin}, which it is tied to')
             result.tied.append(name)
         else:
-            result.tensors[_rename(name)] = _relayout(name, tensor)
+            result.tensors[rename(name, _RENAME)] = _relayout(name, tensor)
     return result
 
 
@@ -97,17 +98,6 @@ def resize_projection(weight: Tensor, patch: int) -> Tensor:
         weight, size=(patch, patch), mode='bicubic', align_corners=False, antialias=patch < before
     )
     return resized * (before / patch) ** 2
-
-
-def _rename(name: str) -> str:
-    name = re.sub(
-        r'^layers\.(\d+)\.block\.([1-9]\d*)\.',
-        lambda m: f'stages.{m[1]}.blocks.{int(m[2]) - 1}.',
-        name,
-    )
-    for pattern, replacement in _RENAME:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _relayout(name: str, tensor: Tensor) -> Tensor:

@@ -1,9 +1,17 @@
 """What the blocks of all backbones are made of."""
 
 from .attention import SelfAttention
-from .embedding import PatchEmbedding
+from .depthwise import PEG, DepthwiseConv
+from .embedding import PatchEmbedding, PatchStem
 from .feed_forward import FeedForward
-from .peg import PEG
 from .position import RelativePositionBias
 
-__all__ = ['PEG', 'FeedForward', 'PatchEmbedding', 'RelativePositionBias', 'SelfAttention']
+__all__ = [
+    'PEG',
+    'DepthwiseConv',
+    'FeedForward',
+    'PatchEmbedding',
+    'PatchStem',
+    'RelativePositionBias',
+    'SelfAttention',
+]

@@ -25,6 +25,7 @@ def attention(
     bias: Tensor | None = None,
     valid: Tensor | None = None,
     dropout_p: float = 0.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention, ``softmax(q k^T / sqrt(d) + bias) v``, by torch's own fused kernels.
 
@@ -37,15 +38,25 @@ def attention(
             ``windows`` divides B, and the windows of a sample follow each other. Every window
             needs a valid key.
         dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+        weight (Tensor, optional): Multiplies the attention weights, (heads, N, K); without
+            ``bias``, ``valid`` and dropout, and without a fused kernel.
 
     Returns:
         Tensor: (B, heads, N, d).
     """
-    mask = None if bias is None else bias[None].to(q.dtype)
+    if weight is not None:
+        scores = q * q.shape[-1] ** -0.5 @ k.mT
+        return (scores.softmax(-1, dtype=weight.dtype) * weight).to(v.dtype) @ v
+    mask = None
+    if bias is not None:
+        # On a CPU half types take a bias in float32, elsewhere it has to be rounded.
+        exact = q.device.type == 'cpu' and bias.dtype == torch.float32 and q.dtype.itemsize == 2
+        mask = bias[None] if exact else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    with torch.autocast('cpu', enabled=False):  # would round the bias
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
 def window_attention(

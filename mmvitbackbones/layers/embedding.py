@@ -39,3 +39,11 @@ class PatchEmbedding(nn.Module):
         x = pad_to(x, x.shape[1] + -x.shape[1] % stride, x.shape[2] + -x.shape[2] % stride)
         x = self.conv(x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))
+
+
+class PatchStem(PatchEmbedding):
+    """The first patch embedding, of the image itself."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """From (B, 3, H, W) to (B, ceil(H / stride), ceil(W / stride), C)."""
+        return (super().forward(image.permute(0, 2, 3, 1)),)

@@ -9,8 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Tokens at a time on a CPU: their hidden values stay in the cache.
+from .depthwise import DepthwiseConv
+
+# Tokens at a time on a CPU: their hidden values stay in the cache. With a convolution more, as its
+# calls cost more.
 _BLOCK = 1024
+_BLOCK_WITH_CONV = 4096
 # Up to this width the hidden values are computed again in the backward pass: there are many of
 # them, each is cheap, and fresh memory for them costs about as much time.
 _NARROW = 128
@@ -23,26 +27,33 @@ class FeedForward(nn.Module):
         dims (int): Channels of the tokens.
         hidden_dims (int): Channels between the linears.
         drop (float): Dropout after each linear. Defaults to 0.
+        conv (bool): A residual 3x3 depth-wise convolution after the GELU. Defaults to False.
     """
 
-    def __init__(self, dims: int, hidden_dims: int, drop: float = 0.0) -> None:
+    def __init__(self, dims: int, hidden_dims: int, drop: float = 0.0, conv: bool = False) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dims, hidden_dims)
+        self.conv = DepthwiseConv(hidden_dims, 3) if conv else None
         self.fc2 = nn.Linear(hidden_dims, dims)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each token; (..., C) in and out."""
+        """Transform each token; (..., C) in and out, with a convolution (B, H, W, C)."""
         drops = self.drop.p > 0 and self.training
         if x.device.type == 'cpu' and not drops and not _autocasts():
-            parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            # Without a convolution, all tokens are a map one token wide.
+            grid = x.flatten(0, -2)[None, :, None] if self.conv is None else x
+            parameters = [p for m in (self.fc1, self.fc2, self.conv) if m for p in m.parameters()]
             keep = torch.is_grad_enabled() and x.shape[-1] > _NARROW
-            return _CPUFeedForward.apply(x.flatten(0, -2), *parameters, keep).view_as(x)
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+            return _CPUFeedForward.apply(keep, grid.contiguous(), *parameters).view_as(x)
+        hidden = self.drop(F.gelu(self.fc1(x)))
+        if self.conv is not None:
+            hidden = hidden + self.conv(hidden)
+        return self.drop(self.fc2(hidden))
 
 
 class _CPUFeedForward(torch.autograd.Function):
-    """A feed-forward network a block of tokens at a time.
+    """A feed-forward network a few rows of tokens at a time.
 
     The hidden values, four times as many as the input's, are the largest tensors of a transformer
     block. Here those after the GELU never leave the cache, in narrow networks those before it
@@ -50,36 +61,153 @@ class _CPUFeedForward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight1, bias1, weight2, bias2, keep):
-        hidden = x.new_empty(len(x), len(weight1)) if keep and any(ctx.needs_input_grad) else None
+    def forward(ctx, keep, x, weight1, bias1, weight2, bias2, kernel=None, kernel_bias=None):
+        keep = keep and any(ctx.needs_input_grad)
+        kept = x.new_empty(*x.shape[:3], len(weight1)) if keep else None
+        strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
+        residual = _residual(kernel)
         out = torch.empty_like(x)
-        for block in _blocks(x):
-            kept = None if hidden is None else hidden[block]
-            before = torch.addmm(bias1, x[block], weight1.t(), out=kept)
-            torch.addmm(bias2, F.gelu(before), weight2.t(), out=out[block])
-        ctx.save_for_backward(x, weight1, bias1, weight2, hidden)
+        for rows, new in strips:
+            before = strips.new('before') if kept is None else kept[new]
+            _linear(x[new], weight1, bias1, before)
+            torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
+            hidden = _convolve(strips.all('hidden'), residual, kernel_bias)
+            _linear(hidden, weight2, bias2, out[rows])
+        ctx.save_for_backward(x, weight1, bias1, weight2, kernel, kernel_bias, kept)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        x, weight1, bias1, weight2, hidden = ctx.saved_tensors
-        grad_x = torch.empty_like(x)
-        grad_weight1, grad_weight2 = torch.zeros_like(weight1), torch.zeros_like(weight2)
-        grad_bias1 = torch.zeros_like(bias1)
-        grad_out = grad_out.contiguous()
-        for block in _blocks(x):
-            if hidden is None:
-                before = torch.addmm(bias1, x[block], weight1.t())
-            else:
-                before = hidden[block]
-            grad = grad_out[block]
-            grad_weight2.addmm_(grad.t(), F.gelu(before))
-            grad_before = torch.ops.aten.gelu_backward(grad @ weight2, before)
-            grad_weight1.addmm_(grad_before.t(), x[block])
-            grad_bias1 += grad_before.sum(0)
-            torch.mm(grad_before, weight1, out=grad_x[block])
-        return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_out.sum(0), None
+        x, *parameters, kept = ctx.saved_tensors
+        weight1, bias1, weight2, kernel, kernel_bias = parameters
+        grad_x, grad_out = torch.empty_like(x), grad_out.contiguous()
+        sums = [None if p is None else torch.zeros_like(p) for p in parameters]
+        grad_weight1, grad_bias1, grad_weight2, grad_kernel, grad_kernel_bias = sums
+        residual = _residual(kernel)
+        # The gradient of a convolution is one with the kernel turned round.
+        turned = None if kernel is None else residual.flip(2, 3)
+        strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
+        for rows, new in strips:
+            if kept is None:
+                _linear(x[new], weight1, bias1, strips.new('before'))
+            before = strips.new('before') if kept is None else kept[new]
+            torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
+            _linear(grad_out[new], weight2.t(), None, strips.new('grad'))
+            hidden = _convolve(strips.all('hidden'), residual, kernel_bias)
+            grad_weight2.addmm_(_tokens(grad_out[rows]).t(), _tokens(hidden))
+            if kernel is not None:
+                parts = _kernel_gradients(strips.middle('grad'), strips.all('hidden'), kernel)
+                grad_kernel += parts[0]
+                grad_kernel_bias += parts[1]
+            before = strips.middle('before') if kept is None else kept[rows]
+            grad_hidden = _convolve(strips.all('grad'), turned, None)
+            grad_before = torch.ops.aten.gelu_backward(grad_hidden, before)
+            grad_weight1.addmm_(_tokens(grad_before).t(), _tokens(x[rows]))
+            grad_bias1 += grad_before.sum((0, 1))
+            _linear(grad_before, weight1.t(), None, grad_x[rows])
+        grad_bias2 = grad_out.sum((0, 1, 2))
+        grads = (grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2)
+        return None, *grads, grad_kernel, grad_kernel_bias
+
+
+class _Strips:
+    """Strips of a few rows of a map, and bands: values of their rows and of those beside them.
+
+    What a strip shares with the one before it stays in the band.
+
+    Args:
+        x (Tensor): Map, (B, H, W, C).
+        dims (int): Channels of the bands.
+        margin (int): Rows above and below a strip that belong to its bands; zeros beyond the map.
+    """
+
+    def __init__(self, x: Tensor, dims: int, margin: int) -> None:
+        self.x, self.dims, self.margin = x, dims, margin
+        block = _BLOCK_WITH_CONV if margin else _BLOCK
+        self.rows = max(1, 2 * margin, block // x.shape[2])
+        self._bands: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
+        """Each strip's place on the map, and that of the rows that are new to its bands."""
+        height = self.x.shape[1]
+        for sample in range(len(self.x)):
+            for first in range(0, height, self.rows):
+                last = min(first + self.rows, height)
+                begin = first + self.margin if first else 0
+                end = min(last + self.margin, height)
+                self._strip = slice(self.margin, self.margin + last - first)
+                self._new = slice(begin - first + self.margin, end - first + self.margin)
+                for band in self._bands.values():
+                    if first:
+                        band[: 2 * self.margin] = band[self.rows : self.rows + 2 * self.margin]
+                    band[: self._new.start if not first else 0] = 0
+                    band[self._new.stop :] = 0
+                yield (sample, slice(first, last)), (sample, slice(begin, end))
+
+    def _band(self, name: str) -> Tensor:
+        if name not in self._bands:
+            shape = (self.rows + 2 * self.margin, self.x.shape[2], self.dims)
+            self._bands[name] = self.x.new_zeros(shape)
+        return self._bands[name]
+
+    def new(self, name: str) -> Tensor:
+        """Rows of a band to be filled now."""
+        return self._band(name)[self._new]
+
+    def middle(self, name: str) -> Tensor:
+        """Rows of a band that are the strip itself."""
+        return self._band(name)[self._strip]
+
+    def all(self, name: str) -> Tensor:
+        """All rows of a band."""
+        return self._band(name)[: self._strip.stop + self.margin]
+
+
+def _tokens(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(_tokens(x), weight.t(), out=_tokens(out))
+    else:
+        torch.addmm(bias, _tokens(x), weight.t(), out=_tokens(out))
+
+
+def _residual(kernel: Tensor | None) -> Tensor | None:
+    """The kernel that adds what it is applied to."""
+    return None if kernel is None else kernel + F.pad(kernel.new_ones(1, 1), (1, 1, 1, 1))
+
+
+def _convolve(x: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A 3x3 depth-wise convolution of a strip, if any: (rows + 2, W, C) to (rows, W, C)."""
+    if kernel is None:
+        return x
+    y = F.conv2d(_image(x), kernel, bias, padding=(0, 1), groups=len(kernel))
+    return y.permute(0, 2, 3, 1)[0]
+
+
+def _kernel_gradients(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`_convolve`'s kernel and bias."""
+    ones, none = [1, 1], [0, 0]
+    return torch.ops.aten.convolution_backward(
+        _image(grad),
+        _image(x),
+        kernel,
+        [len(kernel)],
+        ones,
+        [0, 1],
+        ones,
+        False,
+        none,
+        len(kernel),
+        [False, True, True],
+    )[1:]
+
+
+def _image(x: Tensor) -> Tensor:
+    return x[None].permute(0, 3, 1, 2)
 
 
 def _autocasts() -> bool:
@@ -87,7 +215,3 @@ def _autocasts() -> bool:
         return torch.is_autocast_enabled('cpu')
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled()
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    return (slice(i, min(i + _BLOCK, len(x))) for i in range(0, len(x), _BLOCK))

@@ -1,4 +1,4 @@
-"""Relative-position biases: index, look-up, resizing."""
+"""Positions: tables of relative biases, rotary embedding, decay."""
 
 from __future__ import annotations
 
@@ -75,3 +75,71 @@ def resize_table(table: Tensor, size: int, mode: str = 'bicubic') -> Tensor:
     grid = grid.unflatten(1, (side, side))[None]
     grid = F.interpolate(grid, size=(size, size), mode=mode, align_corners=False)
     return grid[0].flatten(1).to(table.dtype)
+
+
+def rotary_embedding(
+    height: int, width: int, dims: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Rotations by the position of each token of a map (Su et al., "RoFormer").
+
+    Args:
+        height (int): Height of the map in tokens.
+        width (int): Width of the map in tokens.
+        dims (int): Channels d of an attention head, even.
+        device (torch.device): Where the result is kept.
+        dtype (torch.dtype): Its precision, float32 or float64. Defaults to float32.
+
+    Returns:
+        Tensor: Complex numbers of length 1, (height, width, 1, d / 2). The angle of pair j is
+        ``10000 ** (-j / (d / 2 - 1))`` times the token's number in row-major order.
+    """
+    # As published, angles are rounded to float32 in any case.
+    angles = 1 / 10000 ** torch.linspace(0, 1, dims // 2, device=device, dtype=torch.float32)
+    numbers = torch.arange(height * width, device=device, dtype=dtype)
+    angles = (numbers[:, None] * angles.to(dtype)).view(height, width, 1, -1)
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate each pair of adjacent channels.
+
+    Args:
+        x (Tensor): (..., d), computed in float32 at least.
+        rotation (Tensor): Result of :func:`rotary_embedding`.
+
+    Returns:
+        Tensor: As ``x``.
+    """
+    wide = x.to(rotation.real.dtype).unflatten(-1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(wide) * rotation).flatten(-2).to(x.dtype)
+
+
+def log_decay(
+    length: int,
+    num_heads: int,
+    interval: tuple[float, float],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Logarithm of the decay with the distance of two tokens (RMT, Eq. 3 and 8).
+
+    Head n of N decays by ``gamma = 1 - 2 ** (-a - (b - a) * n / N)`` a token.
+
+    Args:
+        length (int): Tokens L beside each other.
+        num_heads (int): Number of heads N.
+        interval (tuple[float, float]): a and b, which say how far the first heads see, and the
+            last ones.
+        device (torch.device): Where the result is kept.
+        dtype (torch.dtype): Its precision, float32 or float64. Defaults to float32.
+
+    Returns:
+        Tensor: (N, L, L).
+    """
+    first, last = interval
+    heads = torch.arange(num_heads, device=device, dtype=torch.float32)
+    # As published, rounded to float32 in any case.
+    log_gamma = torch.log(1 - 2 ** (-first - (last - first) * heads / num_heads))
+    places = torch.arange(length, device=device)
+    distance = (places[:, None] - places).abs()
+    return log_gamma.to(dtype)[:, None, None] * distance

@@ -1,0 +1,481 @@
+"""RMT: self-attention that decays with the Manhattan distance (Fan et al., 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.drop import DropPath
+from mmcv.cnn.bricks.scale import LayerScale
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem
+from ..layers.attention import attention
+from ..layers.position import log_decay, rotary_embedding, rotate
+from .pyramid import (
+    Pyramid,
+    Stage,
+    check_choice,
+    check_flags,
+    check_heads,
+    check_rates,
+    drop_path_rates,
+    resolve_arch,
+)
+
+# Scores computed at a time where they are not left to a fused kernel, or their bias is large.
+_CHUNK_BYTES = 16 * 2**20
+
+# What an arch given as a dict may leave out. Without ``attention``, all stages but the last are
+# decomposed (Sec. 3.3).
+_PARTS = dict(
+    attention=None,
+    layer_scale=None,
+    stem='conv',
+    downsample='conv',
+    cpe=True,
+    lce=True,
+    ffn_conv=True,
+)
+_SWIN = dict(
+    dims=(96, 192, 384, 768),
+    heads=(3, 6, 12, 24),
+    mlp_ratios=(4, 4, 4, 4),
+    decay_range=((2, 8), (2, 8), (2, 8), (2, 8)),
+    stem='patch',
+    downsample='patch',
+    cpe=False,
+    lce=False,
+    ffn_conv=False,
+)
+# Table 10 and, for the decay, Table 12.
+ARCHS = dict(
+    tiny=dict(
+        _PARTS,
+        dims=(64, 128, 256, 512),
+        heads=(4, 4, 8, 16),
+        depths=(2, 2, 8, 2),
+        mlp_ratios=(3, 3, 3, 3),
+        decay_range=((2, 6), (2, 6), (2, 8), (2, 8)),
+        # Not as Sec. 3.3 says, but as published.
+        attention=('decomposed', 'decomposed', 'whole', 'whole'),
+    ),
+    small=dict(
+        _PARTS,
+        dims=(64, 128, 256, 512),
+        heads=(4, 4, 8, 16),
+        depths=(3, 4, 18, 4),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_range=((2, 6), (2, 6), (2, 8), (2, 8)),
+    ),
+    base=dict(
+        _PARTS,
+        dims=(80, 160, 320, 512),
+        heads=(5, 5, 10, 16),
+        depths=(4, 8, 25, 8),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_range=((2, 7), (2, 7), (2, 8), (2, 8)),
+        layer_scale=(None, None, 1e-6, 1e-6),
+    ),
+    large=dict(
+        _PARTS,
+        dims=(112, 224, 448, 640),
+        heads=(7, 7, 14, 20),
+        depths=(4, 8, 25, 8),
+        mlp_ratios=(4, 4, 3, 3),
+        decay_range=((2, 8), (2, 8), (2, 8), (2, 8)),
+        layer_scale=(None, None, 1e-6, 1e-6),
+    ),
+    swin_tiny=dict(_PARTS, **_SWIN, depths=(2, 2, 6, 2)),
+    swin_small=dict(_PARTS, **_SWIN, depths=(2, 2, 18, 2)),
+)
+
+
+@MODELS.register_module()
+class RMT(Pyramid):
+    """RMT, a backbone with Manhattan self-attention.
+
+    All tokens of a map attend to each other, or those of a row and then those of a column, and the
+    attention decays with their Manhattan distance (Sec. 3.2).
+
+    Args:
+        arch (str | dict): 'tiny', 'small', 'base', 'large' (Table 10); 'swin_tiny', 'swin_small'
+            (RMT-Swin-T and S, Table 6); or a dict with ``dims``, ``heads``, ``depths``,
+            ``mlp_ratios`` and ``decay_range`` (a and b of Table 12), a list each with one entry a
+            stage. It may also have ``attention`` (see below) and ``layer_scale`` (initial scale of
+            a stage's residual branches, or None), one entry a stage; ``stem`` and ``downsample``,
+            'conv' (overlapping convolutions) or 'patch' (patch embeddings as Swin's); and
+            ``cpe``, ``lce`` and ``ffn_conv``, whether the depth-wise convolutions are there: before
+            the attention, beside it (Eq. 7), in the feed-forward networks. Defaults to 'tiny'.
+        attention (str | Sequence[str], optional): 'decomposed' (Eq. 6) or 'whole' (Eq. 5), for all
+            stages or one each; None: the arch's.
+        decay (str): 'bias': the logarithm of the decay is added inside the softmax, as in the
+            published weights; 'product': the softmax is multiplied by the decay, as Eq. 5 and 6
+            write it. Defaults to 'bias'.
+        norm_cfg (dict): Norms of the convolutions in stem and downsampling; ``dict(type='SyncBN')``
+            for training them on several GPUs. Defaults to ``dict(type='BN')``.
+        out_indices (Sequence[int], optional): Stages to emit; None: all.
+        out_norm (str, optional): 'output' (a LayerNorm on each map that leaves the backbone),
+            'inline' (the next stage also receives it), or None. Defaults to 'output'.
+        drop_path_rate (float): Stochastic depth, of the last block. Defaults to 0.1, tiny's
+            (Sec. 4.1: 0.15 for small, 0.4 for base, 0.5 for large).
+        frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the first k stages too.
+            Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode, as the published detectors
+            do. Defaults to False.
+        with_cp (bool): Trade time for memory by computing each block again in the backward pass.
+            Defaults to False.
+        init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
+            checkpoint=...)`` takes a published file as it is.
+
+    Raises:
+        ValueError: For an option's value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        attention: str | Sequence[str] | None = None,
+        decay: str = 'bias',
+        norm_cfg: dict | None = None,
+        out_indices: Sequence[int] | None = None,
+        out_norm: str | None = 'output',
+        drop_path_rate: float = 0.1,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        per_stage = ('dims', 'heads', 'depths', 'mlp_ratios')
+        arch = resolve_arch(arch, ARCHS, per_stage, optional=_PARTS)
+        dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
+        _check_arch(arch)
+        forms = _forms(arch['attention'] if attention is None else attention, len(dims))
+        scales = arch['layer_scale'] or [None] * len(dims)
+        check_choice('decay', decay, ('bias', 'product'))
+        check_flags(with_cp=with_cp)
+        check_rates(drop_path_rate=drop_path_rate)
+        norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        stem = ConvStem(dims[0], norm_cfg) if arch['stem'] == 'conv' else PatchStem(3, dims[0], 4)
+        stages = []
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
+            blocks = [
+                RMTBlock(
+                    dims[i],
+                    heads[i],
+                    arch['mlp_ratios'][i],
+                    forms[i],
+                    decay,
+                    rate,
+                    scales[i],
+                    arch['cpe'],
+                    arch['lce'],
+                    arch['ffn_conv'],
+                )
+                for rate in rates
+            ]
+            downsample = None
+            if i and arch['downsample'] == 'conv':
+                downsample = Downsampling(dims[i - 1], dims[i], norm_cfg)
+            elif i:
+                downsample = PatchEmbedding(dims[i - 1], dims[i], 2)
+            stages.append(RMTStage(blocks, heads[i], arch['decay_range'][i], with_cp, downsample))
+        super().__init__(
+            stem,
+            stages,
+            dims,
+            out_indices=out_indices,
+            out_norm=out_norm,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
+
+
+class ConvStem(nn.Sequential):
+    """The convolutional stem (App. A; of the five convolutions there, four are published).
+
+    Args:
+        dims (int): Channels C after it.
+        norm_cfg (dict): Norm after each convolution.
+    """
+
+    def __init__(self, dims: int, norm_cfg: dict) -> None:
+        layers, before = [], 3
+        for after, stride in ((dims // 2, 2), (dims // 2, 1), (dims, 2), (dims, 1)):
+            conv = nn.Conv2d(before, after, 3, stride, padding=1)
+            layers += [conv, build_norm_layer(norm_cfg, after)[1], nn.GELU()]
+            before = after
+        super().__init__(*layers[:-1])
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
+        x = super().forward(image.contiguous(memory_format=torch.channels_last))
+        return (x.permute(0, 2, 3, 1),)
+
+
+class Downsampling(nn.Module):
+    """Half the resolution, other channels, by an overlapping convolution (Sec. 3.3).
+
+    Args:
+        in_dims (int): Channels before.
+        dims (int): Channels after.
+        norm_cfg (dict): Norm after the convolution.
+    """
+
+    def __init__(self, in_dims: int, dims: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_dims, dims, 3, stride=2, padding=1)
+        self.norm = build_norm_layer(norm_cfg, dims)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
+        return self.norm(self.conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+
+
+class RMTStage(Stage):
+    """Blocks that share positions: rotations, and decay along rows and along columns.
+
+    Args:
+        blocks (Sequence[nn.Module]): The blocks.
+        heads (int): Attention heads.
+        decay_range (tuple[float, float]): a and b of Eq. 8.
+        with_cp (bool): See :class:`Stage`.
+        downsample (nn.Module, optional): What comes before the first block.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        heads: int,
+        decay_range: tuple[float, float],
+        with_cp: bool,
+        downsample: nn.Module | None,
+    ) -> None:
+        super().__init__(blocks, with_cp, downsample)
+        self.heads, self.decay_range = heads, decay_range
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Run the stage on a map of tokens, (B, H, W, C)."""
+        x = self.downsample(x)
+        height, width, dims = x.shape[1:]
+        where = x.device, torch.promote_types(x.dtype, torch.float32)
+        rotation = rotary_embedding(height, width, dims // self.heads, *where)
+        rows, columns = (
+            log_decay(length, self.heads, self.decay_range, *where) for length in (width, height)
+        )
+        for block in self.blocks:
+            x = self.run(block, x, rotation, rows, columns)
+        return (x,)
+
+
+class RMTBlock(nn.Module):
+    """Position encoding, Manhattan self-attention, feed-forward network (Fig. 3).
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        mlp_ratio (int): Hidden channels of the feed-forward network by C.
+        form (str): 'decomposed' or 'whole'.
+        decay (str): 'bias' or 'product'.
+        drop_path (float): Stochastic depth.
+        layer_scale (float, optional): Initial scale of the residual branches; None: not scaled.
+        cpe (bool): Whether there is a position encoding.
+        lce (bool): Whether there is a local context enhancement.
+        ffn_conv (bool): Whether the feed-forward network has a convolution.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        heads: int,
+        mlp_ratio: int,
+        form: str,
+        decay: str,
+        drop_path: float,
+        layer_scale: float | None,
+        cpe: bool,
+        lce: bool,
+        ffn_conv: bool,
+    ) -> None:
+        super().__init__()
+        scaled = layer_scale is not None
+        self.cpe = PEG(dims, bias=True) if cpe else nn.Identity()
+        self.norm1 = nn.LayerNorm(dims, eps=1e-6)
+        self.attn = ManhattanAttention(dims, heads, form, decay, lce)
+        self.scale1 = LayerScale(dims, scale=layer_scale) if scaled else nn.Identity()
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
+        self.ffn = FeedForward(dims, mlp_ratio * dims, conv=ffn_conv)
+        self.scale2 = LayerScale(dims, scale=layer_scale) if scaled else nn.Identity()
+
+    def forward(self, x: Tensor, rotation: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Run the block.
+
+        Args:
+            x (Tensor): (B, H, W, C).
+            rotation (Tensor): See :meth:`ManhattanAttention.forward`.
+            rows (Tensor): See there.
+            columns (Tensor): See there.
+
+        Returns:
+            Tensor: (B, H, W, C).
+        """
+        x = self.cpe(x)
+        y = self.attn(self.norm1(x), rotation, rows, columns)
+        x = x + self.drop_path(self.scale1(y))
+        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
+
+
+class ManhattanAttention(nn.Module):
+    """MaSA (Sec. 3.2): self-attention with rotary embedding and spatial decay.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
+            (Eq. 5: among all tokens).
+        decay (str): 'bias' or 'product', see :class:`RMT`.
+        lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
+    """
+
+    def __init__(self, dims: int, heads: int, form: str, decay: str, lce: bool) -> None:
+        super().__init__()
+        self.heads, self.form, self.decay = heads, form, decay
+        self.qk = nn.Linear(dims, 2 * dims)
+        self.v = nn.Linear(dims, dims)
+        self.lce = DepthwiseConv(dims, 5) if lce else None
+        self.proj = nn.Linear(dims, dims)
+
+    def forward(self, x: Tensor, rotation: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            x (Tensor): (B, H, W, C).
+            rotation (Tensor): Complex numbers, (H, W, 1, d / 2), for heads of d channels.
+            rows (Tensor): Logarithm of the decay along a row, (heads, W, W).
+            columns (Tensor): The same along a column, (heads, H, H).
+
+        Returns:
+            Tensor: (B, H, W, C).
+        """
+        qk = rotate(self.qk(x).unflatten(-1, (2 * self.heads, -1)), rotation)
+        q, k = qk.unflatten(3, (2, -1)).unbind(3)
+        values = self.v(x)
+        v = values.unflatten(-1, (self.heads, -1))
+        if self.form == 'decomposed':
+            y = self._along_rows(q, k, v, rows)
+            q, k, y = (t.transpose(1, 2) for t in (q, k, y))
+            y = self._along_rows(q, k, y, columns).transpose(1, 2)
+        else:
+            y = self._whole(q, k, v, rows, columns)
+        y = y.flatten(3)
+        if self.lce is not None:
+            y = y + self.lce(values)
+        return self.proj(y)
+
+    def _along_rows(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
+        """Attend within each row; (B, H, W, heads, d) in and out."""
+        batch = len(q)
+        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+        if self.decay == 'bias':
+            y = attention(q, k, v, log_decay)
+        else:
+            count = _at_a_time(log_decay.numel(), log_decay)
+            parts = zip(*(t.split(count) for t in (q, k, v)))
+            y = torch.cat([_recomputed(self._weigh, *part, log_decay) for part in parts])
+        return y.transpose(1, 2).unflatten(0, (batch, -1))
+
+    def _whole(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Attend among all tokens; (B, H, W, heads, d) in and out."""
+        k, v = (t.flatten(1, 2).transpose(1, 2) for t in (k, v))
+        # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
+        scores = rows.numel() * q.shape[1] * (len(q) if self.decay == 'product' else 1)
+        count = _at_a_time(scores, rows)
+        parts = zip(q.split(count, dim=1), columns.split(count, dim=1))
+        return torch.cat(
+            [_recomputed(self._rows_to_all, part, k, v, rows, near) for part, near in parts], dim=1
+        )
+
+    def _rows_to_all(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        """Attend from some rows, (B, R, W, heads, d), to all tokens; ``columns`` (heads, R, H)."""
+        # The Manhattan distance is the sum of those along the two axes.
+        log_decay = columns[:, :, None, :, None] + rows[:, None, :, None, :]
+        log_decay = log_decay.flatten(3, 4).flatten(1, 2)
+        y = self._weigh(q.flatten(1, 2).transpose(1, 2), k, v, log_decay)
+        return y.transpose(1, 2).unflatten(1, q.shape[1:3])
+
+    def _weigh(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
+        if self.decay == 'bias':
+            return attention(q, k, v, log_decay)
+        return attention(q, k, v, weight=log_decay.exp())
+
+
+def _at_a_time(scores: int, like: Tensor) -> int:
+    """How many rows make a chunk, for a number of scores of each."""
+    return max(1, _CHUNK_BYTES // (scores * like.element_size()))
+
+
+def _recomputed(function, *args: Tensor) -> Tensor:
+    """Call a function, and once more in the backward pass instead of keeping what it makes."""
+    if torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return function(*args)
+
+
+def _forms(attention: str | Sequence[str] | None, stages: int) -> list[str]:
+    """The form of the attention in each stage."""
+    if attention is None:
+        return ['decomposed'] * (stages - 1) + ['whole']
+    several = isinstance(attention, (list, tuple))
+    forms = list(attention) if several else [attention] * stages
+    if len(forms) != stages or any(form not in ('decomposed', 'whole') for form in forms):
+        raise ValueError(
+            f"attention must be 'decomposed' or 'whole', or {stages} of them, one for each stage; "
+            f'got {attention!r}'
+        )
+    return forms
+
+
+def _check_arch(arch: Mapping) -> None:
+    dims, heads = arch['dims'], arch['heads']
+    check_heads(dims, heads)
+    for dim, head in zip(dims, heads):
+        if dim // head % 2:
+            raise ValueError(
+                f'arch: {dim} channels in {head} heads are {dim // head} each; the rotary embedding '
+                'needs an even number'
+            )
+    ranges, scales = arch['decay_range'], arch['layer_scale']
+    if not _is_list(ranges, len(dims)) or not all(
+        _is_list(pair, 2) and all(_is_number(n) and n > 0 for n in pair) for pair in ranges
+    ):
+        raise ValueError(
+            f'arch: decay_range must be {len(dims)} pairs of positive numbers, one for each stage, '
+            f'got {ranges!r}'
+        )
+    if scales is not None and not (
+        _is_list(scales, len(dims)) and all(s is None or _is_number(s) for s in scales)
+    ):
+        raise ValueError(
+            f'arch: layer_scale must be None or {len(dims)} numbers or None, one for each stage, '
+            f'got {scales!r}'
+        )
+    for key in ('stem', 'downsample'):
+        check_choice(f"arch['{key}']", arch[key], ('conv', 'patch'))
+    check_flags(**{f"arch['{key}']": arch[key] for key in ('cpe', 'lce', 'ffn_conv')})
+    if arch['stem'] == 'conv' and dims[0] % 2:
+        raise ValueError(f'arch: the stem needs an even number of channels, got {dims[0]}')
+
+
+def _is_list(value: object, length: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == length
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,77 @@
+"""The published RMT checkpoints: their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .conversion import Conversion, rename
+
+NAME = 'RMT'
+
+_RENAME = (
+    (r'^patch_embed\.proj\.', 'stem.'),
+    # Published at the end of a stage, ours at the beginning of the next.
+    (
+        r'^layers\.(\d+)\.downsample\.reduction\.',
+        lambda m: f'stages.{int(m[1]) + 1}.downsample.conv.',
+    ),
+    (r'^layers\.(\d+)\.downsample\.norm\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.norm.'),
+    (r'^layers\.', 'stages.'),
+    (r'^extra_norms\.', 'out_norms.'),
+    (r'\.pos\.conv\.', '.cpe.conv.'),
+    (r'\.retention_layer_norm\.', '.norm1.'),
+    (r'\.retention\.lepe\.conv\.', '.attn.lce.'),
+    (r'\.retention\.out_proj\.', '.attn.proj.'),
+    (r'\.retention\.v_proj\.', '.attn.v.'),
+    (r'\.gamma_1$', '.scale1.weight'),
+    (r'\.final_layer_norm\.', '.norm2.'),
+    (r'\.ffn\.dwconv\.conv\.', '.ffn.conv.'),
+    (r'\.gamma_2$', '.scale2.weight'),
+)
+_QUERY = re.compile(r'\.retention\.q_proj\.(weight|bias)$')
+# The classifier, its second head that token labels train, and buffers that hold constants.
+_UNUSED = re.compile(r'^(proj|norm|head|aux_head)\.|\.Relpos\.(angle|decay|index|sin|cos)$')
+
+# Nothing is resized or left out: no tensor depends on the size of an image.
+STARTS_NEW = SWITCHED_OFF = re.compile(r'(?!)')
+
+
+def recognise(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of a published RMT."""
+    return any('.retention.q_proj.' in name for name in state)
+
+
+def convert(state: Mapping[str, Tensor]) -> Conversion:
+    """Give the published tensors our names and layouts.
+
+    Args:
+        state (Mapping[str, Tensor]): The published state dict.
+
+    Returns:
+        Conversion: Tensors under our names; what only a classifier needs named.
+
+    Raises:
+        ValueError: If the projection to queries comes without that to keys.
+    """
+    result = Conversion()
+    for name, tensor in state.items():
+        if _UNUSED.search(name):
+            result.unused.append(name)
+        elif _QUERY.search(name):
+            key = name.replace('.q_proj.', '.k_proj.')
+            if key not in state:
+                raise ValueError(f'there is {name}, but no {key}')
+            ours = rename(name.replace('.retention.q_proj.', '.attn.qk.'), _RENAME)
+            result.tensors[ours] = torch.cat([tensor, state[key]])
+        elif '.retention.k_proj.' not in name:
+            scale = re.search(r'\.gamma_[12]$', name)
+            result.tensors[rename(name, _RENAME)] = tensor.flatten() if scale else tensor
+    return result
+
+
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> None:
+    """Resize nothing: what has another shape is of another arch."""
