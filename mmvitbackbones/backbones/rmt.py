@@ -362,8 +362,7 @@ class ManhattanAttention(nn.Module):
         Returns:
             Tensor: (B, H, W, C).
         """
-        qk = rotate(self.qk(x).unflatten(-1, (2 * self.heads, -1)), rotation)
-        q, k = qk.unflatten(3, (2, -1)).unbind(3)
+        q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), rotation)
         values = self.v(x)
         v = values.unflatten(-1, (self.heads, -1))
         if self.form == 'decomposed':
@@ -374,7 +373,7 @@ class ManhattanAttention(nn.Module):
             y = self._whole(q, k, v, rows, columns)
         y = y.flatten(3)
         if self.lce is not None:
-            y = y + self.lce(values)
+            y = self.lce(values).add_(y)
         return self.proj(y)
 
     def _along_rows(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:

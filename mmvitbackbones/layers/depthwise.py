@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .cpu import on_cpu
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -19,7 +24,58 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; (B, H, W, C) in and out."""
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = x.permute(0, 3, 1, 2)
+        if on_cpu(x) and self.kernel_size[0] > 3 and torch.is_grad_enabled():
+            return _WideConv.apply(x, self.weight, self.bias).permute(0, 2, 3, 1)
+        return super().forward(x).permute(0, 2, 3, 1)
+
+
+class _WideConv(torch.autograd.Function):
+    """A depth-wise convolution whose kernel gets its gradient in parts.
+
+    On CPUs the gradient of a kernel wider than 3 takes several times as long as its parts.
+    """
+
+    @staticmethod
+    def forward(ctx, x, kernel, bias):
+        ctx.save_for_backward(x, kernel)
+        ctx.has_bias = bias is not None
+        return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=len(kernel))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, kernel = ctx.saved_tensors
+        grad_x = grad_kernel = None
+        middle = kernel.shape[-1] // 2
+        if ctx.needs_input_grad[0]:
+            grad_x, _ = _gradients(grad, x, kernel, (True, False))
+        if ctx.needs_input_grad[1]:
+            columns = []
+            for shift in range(-middle, middle + 1):
+                if abs(shift) <= 1:
+                    continue
+                # Where a pixel meets the one that lies ``shift`` to its right.
+                there = slice(max(shift, 0), x.shape[3] + min(shift, 0))
+                here = slice(max(-shift, 0), x.shape[3] + min(-shift, 0))
+                columns.append(
+                    _gradients(grad[..., here], x[..., there], kernel[..., :1], (False, True))[1]
+                )
+            centre = _gradients(grad, x, kernel[..., :3], (False, True))[1]
+            columns.insert(middle - 1, centre)
+            grad_kernel = torch.cat(columns, dim=3)
+        return grad_x, grad_kernel, grad.sum((0, 2, 3)) if ctx.has_bias else None
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, kernel: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a depth-wise convolution's input and kernel."""
+    padding = [side // 2 for side in kernel.shape[2:]]
+    ones, none = [1, 1], [0, 0]
+    return torch.ops.aten.convolution_backward(
+        grad, x, kernel, None, ones, padding, ones, False, none, len(kernel), [*wanted, False]
+    )[:2]
 
 
 class PEG(nn.Module):
@@ -37,3 +93,8 @@ class PEG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add each token's 3x3 neighbourhood to it; (B, H, W, C) in and out."""
         return x + self.conv(x)
+
+
+def residual(kernel: Tensor) -> Tensor:
+    """From a depth-wise 3x3 kernel, (C, 1, 3, 3), to one that adds what it is applied to."""
+    return kernel + F.pad(kernel.new_ones(1, 1), (1, 1, 1, 1))

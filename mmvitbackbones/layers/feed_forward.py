@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .depthwise import DepthwiseConv
+from .cpu import on_cpu
+from .depthwise import DepthwiseConv, residual
 
 # Tokens at a time on a CPU: their hidden values stay in the cache. With a convolution more, as its
 # calls cost more.
@@ -40,7 +41,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token; (..., C) in and out, with a convolution (B, H, W, C)."""
         drops = self.drop.p > 0 and self.training
-        if x.device.type == 'cpu' and not drops and not _autocasts():
+        if on_cpu(x) and not drops:
             # Without a convolution, all tokens are a map one token wide.
             grid = x.flatten(0, -2)[None, :, None] if self.conv is None else x
             parameters = [p for m in (self.fc1, self.fc2, self.conv) if m for p in m.parameters()]
@@ -65,13 +66,13 @@ class _CPUFeedForward(torch.autograd.Function):
         keep = keep and any(ctx.needs_input_grad)
         kept = x.new_empty(*x.shape[:3], len(weight1)) if keep else None
         strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
-        residual = _residual(kernel)
+        adding = None if kernel is None else residual(kernel)
         out = torch.empty_like(x)
         for rows, new in strips:
             before = strips.new('before') if kept is None else kept[new]
             _linear(x[new], weight1, bias1, before)
             torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
-            hidden = _convolve(strips.all('hidden'), residual, kernel_bias)
+            hidden = _convolve(strips.all('hidden'), adding, kernel_bias)
             _linear(hidden, weight2, bias2, out[rows])
         ctx.save_for_backward(x, weight1, bias1, weight2, kernel, kernel_bias, kept)
         return out
@@ -84,9 +85,9 @@ class _CPUFeedForward(torch.autograd.Function):
         grad_x, grad_out = torch.empty_like(x), grad_out.contiguous()
         sums = [None if p is None else torch.zeros_like(p) for p in parameters]
         grad_weight1, grad_bias1, grad_weight2, grad_kernel, grad_kernel_bias = sums
-        residual = _residual(kernel)
+        adding = None if kernel is None else residual(kernel)
         # The gradient of a convolution is one with the kernel turned round.
-        turned = None if kernel is None else residual.flip(2, 3)
+        turned = None if kernel is None else adding.flip(2, 3)
         strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
         for rows, new in strips:
             if kept is None:
@@ -94,7 +95,7 @@ class _CPUFeedForward(torch.autograd.Function):
             before = strips.new('before') if kept is None else kept[new]
             torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
             _linear(grad_out[new], weight2.t(), None, strips.new('grad'))
-            hidden = _convolve(strips.all('hidden'), residual, kernel_bias)
+            hidden = _convolve(strips.all('hidden'), adding, kernel_bias)
             grad_weight2.addmm_(_tokens(grad_out[rows]).t(), _tokens(hidden))
             if kernel is not None:
                 parts = _kernel_gradients(strips.middle('grad'), strips.all('hidden'), kernel)
@@ -125,7 +126,7 @@ class _Strips:
     def __init__(self, x: Tensor, dims: int, margin: int) -> None:
         self.x, self.dims, self.margin = x, dims, margin
         block = _BLOCK_WITH_CONV if margin else _BLOCK
-        self.rows = max(1, 2 * margin, block // x.shape[2])
+        self.rows = max(1, 2 * margin, min(x.shape[1], block // x.shape[2]))
         self._bands: dict[str, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
@@ -141,15 +142,21 @@ class _Strips:
                 for band in self._bands.values():
                     if first:
                         band[: 2 * self.margin] = band[self.rows : self.rows + 2 * self.margin]
-                    band[: self._new.start if not first else 0] = 0
-                    band[self._new.stop :] = 0
+                    self._clear_beyond(band, first)
                 yield (sample, slice(first, last)), (sample, slice(begin, end))
 
     def _band(self, name: str) -> Tensor:
         if name not in self._bands:
             shape = (self.rows + 2 * self.margin, self.x.shape[2], self.dims)
-            self._bands[name] = self.x.new_zeros(shape)
+            self._bands[name] = self.x.new_empty(shape)
+            self._clear_beyond(self._bands[name], first=0)
         return self._bands[name]
+
+    def _clear_beyond(self, band: Tensor, first: int) -> None:
+        """Set what lies beyond the map to zero."""
+        if first == 0:
+            band[: self.margin] = 0
+        band[self._new.stop :] = 0
 
     def new(self, name: str) -> Tensor:
         """Rows of a band to be filled now."""
@@ -173,11 +180,6 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None
         torch.mm(_tokens(x), weight.t(), out=_tokens(out))
     else:
         torch.addmm(bias, _tokens(x), weight.t(), out=_tokens(out))
-
-
-def _residual(kernel: Tensor | None) -> Tensor | None:
-    """The kernel that adds what it is applied to."""
-    return None if kernel is None else kernel + F.pad(kernel.new_ones(1, 1), (1, 1, 1, 1))
 
 
 def _convolve(x: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -208,10 +210,3 @@ def _kernel_gradients(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, 
 
 def _image(x: Tensor) -> Tensor:
     return x[None].permute(0, 3, 1, 2)
-
-
-def _autocasts() -> bool:
-    try:
-        return torch.is_autocast_enabled('cpu')
-    except TypeError:  # torch before 2.4
-        return torch.is_autocast_cpu_enabled()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 @lru_cache(maxsize=64)
@@ -100,18 +101,43 @@ def rotary_embedding(
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+def rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
     """Rotate each pair of adjacent channels.
 
     Args:
-        x (Tensor): (..., d), computed in float32 at least.
+        x (Tensor): Queries and keys, (B, H, W, 2, heads, d).
         rotation (Tensor): Result of :func:`rotary_embedding`.
 
     Returns:
-        Tensor: As ``x``.
+        tuple[Tensor, ...]: Rotated queries and keys, (B, H, W, heads, d) each; rounded to the type
+        of ``x`` after the rotation.
     """
-    wide = x.to(rotation.real.dtype).unflatten(-1, (-1, 2))
-    return torch.view_as_real(torch.view_as_complex(wide) * rotation).flatten(-2).to(x.dtype)
+    return _Rotation.apply(x, rotation)
+
+
+class _Rotation(torch.autograd.Function):
+    """A multiplication of complex numbers, whose gradients are not put together but written."""
+
+    @staticmethod
+    def forward(ctx, x, rotation):
+        ctx.save_for_backward(rotation)
+        y = _as_complex(x.to(rotation.real.dtype)) * rotation[:, :, None]
+        return torch.view_as_real(y).flatten(-2).to(x.dtype).unbind(3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        (rotation,) = ctx.saved_tensors
+        shape = (*grads[0].shape[:3], len(grads), *grads[0].shape[3:])
+        out = grads[0].new_empty(shape, dtype=rotation.real.dtype)
+        for part, grad in zip(out.unbind(3), grads):
+            grad = _as_complex(grad.to(out.dtype))
+            torch.mul(grad, rotation.conj(), out=_as_complex(part))
+        return out.to(grads[0].dtype), None
+
+
+def _as_complex(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 def log_decay(
