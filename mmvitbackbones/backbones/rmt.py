@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -28,6 +29,8 @@ from .pyramid import (
 
 # Scores computed at a time where they are not left to a fused kernel, or their bias is large.
 _CHUNK_BYTES = 16 * 2**20
+# A key that weighs less than the e-th power of this, beside the query's own, does not count.
+_NEGLIGIBLE = -30.0
 
 # What an arch given as a dict may leave out. Without ``attention``, all stages but the last are
 # decomposed (Sec. 3.3).
@@ -167,6 +170,7 @@ class RMT(Pyramid):
                     dims[i],
                     heads[i],
                     arch['mlp_ratios'][i],
+                    arch['decay_range'][i],
                     forms[i],
                     decay,
                     rate,
@@ -279,6 +283,7 @@ class RMTBlock(nn.Module):
         dims (int): Channels C.
         heads (int): Attention heads.
         mlp_ratio (int): Hidden channels of the feed-forward network by C.
+        decay_range (tuple[float, float]): a and b of Eq. 8.
         form (str): 'decomposed' or 'whole'.
         decay (str): 'bias' or 'product'.
         drop_path (float): Stochastic depth.
@@ -293,6 +298,7 @@ class RMTBlock(nn.Module):
         dims: int,
         heads: int,
         mlp_ratio: int,
+        decay_range: tuple[float, float],
         form: str,
         decay: str,
         drop_path: float,
@@ -305,7 +311,7 @@ class RMTBlock(nn.Module):
         scaled = layer_scale is not None
         self.cpe = PEG(dims, bias=True) if cpe else nn.Identity()
         self.norm1 = nn.LayerNorm(dims, eps=1e-6)
-        self.attn = ManhattanAttention(dims, heads, form, decay, lce)
+        self.attn = ManhattanAttention(dims, heads, decay_range, form, decay, lce)
         self.scale1 = LayerScale(dims, scale=layer_scale) if scaled else nn.Identity()
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dims, eps=1e-6)
@@ -336,15 +342,25 @@ class ManhattanAttention(nn.Module):
     Args:
         dims (int): Channels C.
         heads (int): Attention heads.
+        decay_range (tuple[float, float]): a and b of Eq. 8.
         form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
             (Eq. 5: among all tokens).
         decay (str): 'bias' or 'product', see :class:`RMT`.
         lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
     """
 
-    def __init__(self, dims: int, heads: int, form: str, decay: str, lce: bool) -> None:
+    def __init__(
+        self,
+        dims: int,
+        heads: int,
+        decay_range: tuple[float, float],
+        form: str,
+        decay: str,
+        lce: bool,
+    ) -> None:
         super().__init__()
         self.heads, self.form, self.decay = heads, form, decay
+        self.steepest = math.log(1 - 2.0 ** -min(decay_range))
         self.qk = nn.Linear(dims, 2 * dims)
         self.v = nn.Linear(dims, dims)
         self.lce = DepthwiseConv(dims, 5) if lce else None
@@ -365,12 +381,13 @@ class ManhattanAttention(nn.Module):
         q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), rotation)
         values = self.v(x)
         v = values.unflatten(-1, (self.heads, -1))
+        least = self._least(q, k)
         if self.form == 'decomposed':
-            y = self._along_rows(q, k, v, rows)
+            y = self._along_rows(q, k, v, _cut(rows, least))
             q, k, y = (t.transpose(1, 2) for t in (q, k, y))
-            y = self._along_rows(q, k, y, columns).transpose(1, 2)
+            y = self._along_rows(q, k, y, _cut(columns, least)).transpose(1, 2)
         else:
-            y = self._whole(q, k, v, rows, columns)
+            y = self._whole(q, k, v, rows, columns, least)
         y = y.flatten(3)
         if self.lce is not None:
             y = self.lce(values).add_(y)
@@ -388,7 +405,9 @@ class ManhattanAttention(nn.Module):
             y = torch.cat([_recomputed(self._weigh, *part, log_decay) for part in parts])
         return y.transpose(1, 2).unflatten(0, (batch, -1))
 
-    def _whole(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def _whole(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
+    ) -> Tensor:
         """Attend among all tokens; (B, H, W, heads, d) in and out."""
         k, v = (t.flatten(1, 2).transpose(1, 2) for t in (k, v))
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
@@ -396,18 +415,36 @@ class ManhattanAttention(nn.Module):
         count = _at_a_time(scores, rows)
         parts = zip(q.split(count, dim=1), columns.split(count, dim=1))
         return torch.cat(
-            [_recomputed(self._rows_to_all, part, k, v, rows, near) for part, near in parts], dim=1
+            [_recomputed(self._to_all, part, k, v, rows, near, least) for part, near in parts],
+            dim=1,
         )
 
-    def _rows_to_all(
-        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
+    def _to_all(
+        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
     ) -> Tensor:
         """Attend from some rows, (B, R, W, heads, d), to all tokens; ``columns`` (heads, R, H)."""
         # The Manhattan distance is the sum of those along the two axes.
         log_decay = columns[:, :, None, :, None] + rows[:, None, :, None, :]
-        log_decay = log_decay.flatten(3, 4).flatten(1, 2)
+        log_decay = _cut(log_decay.flatten(3, 4).flatten(1, 2), least)
         y = self._weigh(q.flatten(1, 2).transpose(1, 2), k, v, log_decay)
         return y.transpose(1, 2).unflatten(1, q.shape[1:3])
+
+    def _least(self, q: Tensor, k: Tensor) -> Tensor | None:
+        """Logarithm of the decay below which a key is negligible whatever its score, (heads, 1, 1).
+
+        Without a cut, far keys get weights that CPUs compute with several times as slowly, as they
+        leave the normal range of float32.
+        """
+        height, width = q.shape[1:3]
+        distance = height + width - 2 if self.form == 'whole' else max(height, width) - 1
+        if q.device.type != 'cpu' or q.dtype == torch.float64:
+            return None
+        if self.steepest * distance > 2 * _NEGLIGIBLE:
+            return None
+        # No score is larger than the product of the longest query and key.
+        longest = [t.detach().float().square().sum(-1).amax((0, 1, 2)).sqrt() for t in (q, k)]
+        gap = 2 * longest[0] * longest[1] * q.shape[-1] ** -0.5
+        return (_NEGLIGIBLE - gap)[:, None, None]
 
     def _weigh(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
         if self.decay == 'bias':
@@ -415,12 +452,16 @@ class ManhattanAttention(nn.Module):
         return attention(q, k, v, weight=log_decay.exp())
 
 
+def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
+    return log_decay if least is None else log_decay.masked_fill(log_decay < least, float('-inf'))
+
+
 def _at_a_time(scores: int, like: Tensor) -> int:
     """How many rows make a chunk, for a number of scores of each."""
     return max(1, _CHUNK_BYTES // (scores * like.element_size()))
 
 
-def _recomputed(function, *args: Tensor) -> Tensor:
+def _recomputed(function: Callable, *args: Tensor | None) -> Tensor:
     """Call a function, and once more in the backward pass instead of keeping what it makes."""
     if torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
@@ -447,8 +488,8 @@ def _check_arch(arch: Mapping) -> None:
     for dim, head in zip(dims, heads):
         if dim // head % 2:
             raise ValueError(
-                f'arch: {dim} channels in {head} heads are {dim // head} each; the rotary embedding '
-                'needs an even number'
+                f'arch: {dim} channels in {head} heads are {dim // head} each; the rotary '
+                'embedding needs an even number'
             )
     ranges, scales = arch['decay_range'], arch['layer_scale']
     if not _is_list(ranges, len(dims)) or not all(
