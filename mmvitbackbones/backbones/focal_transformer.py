@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from mmcv.cnn.bricks.drop import DropPath
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from ..layers import (
     PatchEmbedding,
     PatchStem,
     RelativePositionBias,
+    Residual,
     SelfAttention,
 )
 from ..layers.windows import Neighbourhood, pad_to
@@ -184,14 +184,14 @@ class FocalBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dims)
         self.attn = FocalAttention(dims, heads, window, expand, focal_window, attn_drop, drop)
-        self.drop_path = DropPath(drop_path)
+        self.residual = Residual(drop_path)
         self.norm2 = nn.LayerNorm(dims)
         self.ffn = FeedForward(dims, 4 * dims, drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block; (B, H, W, C) in and out."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.ffn(self.norm2(x)))
+        x = self.residual(x, self.attn(self.norm1(x)))
+        return self.residual(x, self.ffn(self.norm2(x)))
 
 
 class FocalAttention(SelfAttention):

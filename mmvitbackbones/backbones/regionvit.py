@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks.drop import DropPath
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import PEG, FeedForward, RelativePositionBias, SelfAttention
+from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
 from ..layers.windows import merge, partition, validity
 from .pyramid import (
     Pyramid,
@@ -310,7 +309,7 @@ class Encoder(nn.Module):
         self.norm2 = nn.LayerNorm(dims, eps=1e-6)
         self.attn = SelfAttention(dims, heads, attn_drop, drop)
         self.bias = RelativePositionBias(window, heads)
-        self.drop_path = DropPath(drop_path)
+        self.residual = Residual(drop_path)
         self.ffn = FeedForward(dims, 4 * dims, drop)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
@@ -326,12 +325,13 @@ class Encoder(nn.Module):
         """
         regional = tokens[:, :, :, 0]
         y = self.attn(self.norm0(regional).flatten(1, 2)).view_as(regional)
-        y = torch.cat([(regional + self.drop_path(y)).unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
+        regional = self.residual(regional, y)
+        y = torch.cat([regional.unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
         # Eq. 3 gives a bias to pairs of local tokens only.
         bias = F.pad(self.bias(), (1, 0, 1, 0))
         z = self.attn(self.norm1(y).flatten(0, 2), bias, valid).view_as(y)
-        z = y + self.drop_path(z)
-        return z + self.drop_path(self.ffn(self.norm2(z)))
+        z = self.residual(y, z)
+        return self.residual(z, self.ffn(self.norm2(z)))
 
 
 def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:

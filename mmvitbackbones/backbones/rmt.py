@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks.drop import DropPath
-from mmcv.cnn.bricks.scale import LayerScale
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem
+from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
 from ..layers.attention import attention
 from ..layers.position import log_decay, rotary_embedding, rotate
 from .pyramid import (
@@ -308,15 +306,13 @@ class RMTBlock(nn.Module):
         ffn_conv: bool,
     ) -> None:
         super().__init__()
-        scaled = layer_scale is not None
         self.cpe = PEG(dims, bias=True) if cpe else nn.Identity()
         self.norm1 = nn.LayerNorm(dims, eps=1e-6)
         self.attn = ManhattanAttention(dims, heads, decay_range, form, decay, lce)
-        self.scale1 = LayerScale(dims, scale=layer_scale) if scaled else nn.Identity()
-        self.drop_path = DropPath(drop_path)
+        self.residual1 = Residual(drop_path, dims, layer_scale)
         self.norm2 = nn.LayerNorm(dims, eps=1e-6)
         self.ffn = FeedForward(dims, mlp_ratio * dims, conv=ffn_conv)
-        self.scale2 = LayerScale(dims, scale=layer_scale) if scaled else nn.Identity()
+        self.residual2 = Residual(drop_path, dims, layer_scale)
 
     def forward(self, x: Tensor, rotation: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Run the block.
@@ -332,8 +328,8 @@ class RMTBlock(nn.Module):
         """
         x = self.cpe(x)
         y = self.attn(self.norm1(x), rotation, rows, columns)
-        x = x + self.drop_path(self.scale1(y))
-        return x + self.drop_path(self.scale2(self.ffn(self.norm2(x))))
+        x = self.residual1(x, y)
+        return self.residual2(x, self.ffn(self.norm2(x)))
 
 
 class ManhattanAttention(nn.Module):

@@ -27,10 +27,10 @@ _RENAME = (
     (r'\.retention\.lepe\.conv\.', '.attn.lce.'),
     (r'\.retention\.out_proj\.', '.attn.proj.'),
     (r'\.retention\.v_proj\.', '.attn.v.'),
-    (r'\.gamma_1$', '.scale1.weight'),
+    (r'\.gamma_1$', '.residual1.scale'),
     (r'\.final_layer_norm\.', '.norm2.'),
     (r'\.ffn\.dwconv\.conv\.', '.ffn.conv.'),
-    (r'\.gamma_2$', '.scale2.weight'),
+    (r'\.gamma_2$', '.residual2.scale'),
 )
 _QUERY = re.compile(r'\.retention\.q_proj\.(weight|bias)$')
 # The classifier, its second head that token labels train, and buffers that hold constants.

@@ -5,6 +5,7 @@ from .depthwise import PEG, DepthwiseConv
 from .embedding import PatchEmbedding, PatchStem
 from .feed_forward import FeedForward
 from .position import RelativePositionBias
+from .residual import Residual
 
 __all__ = [
     'PEG',
@@ -13,5 +14,6 @@ __all__ = [
     'PatchEmbedding',
     'PatchStem',
     'RelativePositionBias',
+    'Residual',
     'SelfAttention',
 ]

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from tiny_backbones import OPTIONS, build, gradients, image, weighed
 from torch import nn
+
+from mmvitbackbones.layers import Residual
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,8 +234,13 @@ def test_drop_rates_act_in_training_only(family, option):
 
 def test_drop_path_rises_from_the_first_to_the_last_block(family):
     model = build(family, drop_path_rate=0.2)
-    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
-    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    rates = [
+        {layer.drop_prob for layer in block.modules() if isinstance(layer, Residual)}
+        for stage in model.stages
+        for block in stage.blocks
+    ]
+    assert all(len(of_block) == 1 for of_block in rates)
+    assert [*itertools.chain(*rates)] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""The sum of a block's input and one of its branches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """A residual connection with stochastic depth and LayerScale.
+
+    ``x + keep * scale * y`` in one pass: ``keep`` is 0 for samples whose branch is dropped and
+    ``1 / (1 - drop_prob)`` for the others (Huang et al., "Deep Networks with Stochastic Depth"),
+    ``scale`` is learned (Touvron et al., "Going deeper with Image Transformers").
+
+    Args:
+        drop_prob (float): Probability that the branch is dropped in training. Defaults to 0.
+        dims (int, optional): Channels C, where there is a scale.
+        scale (float, optional): Initial scale of all channels; None: no scale.
+    """
+
+    def __init__(
+        self, drop_prob: float = 0.0, dims: int | None = None, scale: float | None = None
+    ) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.scale = None if scale is None else nn.Parameter(torch.full((dims,), scale))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the branch ``y`` to ``x``; (B, ..., C) in and out."""
+        factor = self.scale
+        if self.training and self.drop_prob:
+            keep = F.dropout(x.new_ones(len(x), *[1] * (x.dim() - 1)), self.drop_prob)
+            factor = keep if factor is None else keep * factor
+        return x + y if factor is None else torch.addcmul(x, y, factor)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f'drop_prob={self.drop_prob:.3g}, scale={self.scale is not None}'
