@@ -438,7 +438,7 @@ class ManhattanAttention(nn.Module):
         if self.steepest * distance > 2 * _NEGLIGIBLE:
             return None
         # No score is larger than the product of the longest query and key.
-        longest = [t.detach().float().square().sum(-1).amax((0, 1, 2)).sqrt() for t in (q, k)]
+        longest = [t.detach().float().norm(dim=-1).amax((0, 1, 2)) for t in (q, k)]
         gap = 2 * longest[0] * longest[1] * q.shape[-1] ** -0.5
         return (_NEGLIGIBLE - gap)[:, None, None]
 
