@@ -22,14 +22,16 @@ CONFIGS = Path(__file__).parents[1] / 'configs'
 class Row(NamedTuple):
     """A row of a paper's table, and what we count.
 
-    Multiplications are those of convolutions, linear layers and attention products, of 1000 box
-    regions and of ``masks`` mask regions; UperNet's with its auxiliary head.
+    Multiplications are those of convolutions, linear layers and, where the paper counts them,
+    attention products, of 1000 box regions and of ``masks`` mask regions through all heads of a
+    cascade; UperNet's with its auxiliary head.
     """
 
     size: tuple[int, int]  # of the image, height and width
     published: tuple[float, float]  # millions of parameters, GMACs
     ours: tuple[float, float]
     masks: int = 0
+    products: bool = True
 
 
 # RegionViT, Table 5; Focal Transformer, Tables 4 and 6. Where Focal's differ:
@@ -45,8 +47,23 @@ ROWS = {
     'maskrcnn_focal_t_1x': Row((800, 1280), (48.8, 291), (48.41, 284.0), masks=100),
     'retinanet_focal_t_1x': Row((800, 1280), (39.4, 265), (39.07, 265.1)),
     'upernet_focal_t_160k': Row((512, 2048), (62, 998), (62.50, 971.5)),
+    # RMT, Tables 2, 4 and 5.
+    'maskrcnn_rmt_s_1x': Row((800, 1280), (46, 262), (45.57, 262.0), masks=100, products=False),
+    'retinanet_rmt_t_1x': Row((800, 1280), (23, 199), (23.02, 199.1), products=False),
+    'cascade_maskrcnn_rmt_s_3x': Row(
+        (800, 1280), (83, 741), (83.40, 740.3), masks=100, products=False
+    ),
+    'semfpn_rmt_t_80k': Row((512, 512), (17.0, 33.7), (17.03, 33.6), products=False),
+    'upernet_rmt_s_160k': Row((512, 2048), (56, 937), (55.72, 939.1), products=False),
 }
-DETECTORS = [name for name in ROWS if name.endswith('_1x')]
+DETECTORS = [name for name in ROWS if name.endswith('x')]
+SEGMENTERS = [name for name in ROWS if name.endswith('k')]
+DROP_PATHS = {
+    ('regionvit', 's'): ('small', 0.2),
+    ('focal', 't'): ('tiny', 0.2),
+    ('rmt', 't'): ('tiny', 0.1),
+    ('rmt', 's'): ('small', 0.15),
+}
 
 
 def names():
@@ -67,8 +84,12 @@ def test_builds(name):
     backbone = model.backbone
     channels = [backbone.out_norms[i].weight.numel() for i in backbone.out_indices]
     assert list((model.neck if model.with_neck else model.decode_head).in_channels) == channels
-    if not model.with_neck:
+    if getattr(model, 'with_auxiliary_head', False):
         assert model.auxiliary_head.in_channels == channels[model.auxiliary_head.in_index]
+
+
+def heads(head):
+    return head if isinstance(head, torch.nn.ModuleList) else [head]
 
 
 @pytest.mark.parametrize('name', ROWS)
@@ -83,9 +104,14 @@ def test_published_size(name):
             if hasattr(model, head):
                 getattr(model, head)(maps)
         if hasattr(model, 'roi_head'):
-            model.roi_head.bbox_head(torch.empty(1000, 256, 7, 7, device='meta'))
-            model.roi_head.mask_head(torch.empty(row.masks, 256, 14, 14, device='meta'))
-    gmacs = counter.get_total_flops() / 2e9
+            for head in heads(model.roi_head.bbox_head):
+                head(torch.empty(1000, 256, 7, 7, device='meta'))
+            for head in heads(model.roi_head.mask_head):
+                head(torch.empty(row.masks, 256, 14, 14, device='meta'))
+    flops = counter.get_flop_counts()['Global']
+    products = {name for name in flops if str(name) in ('aten.bmm', 'aten.baddbmm')}
+    assert products
+    gmacs = sum(flops[name] for name in flops if row.products or name not in products) / 2e9
     assert (round(params, 2), round(gmacs, 1)) == row.ours
     assert params == pytest.approx(row.published[0], rel=0.01)
     assert gmacs == pytest.approx(row.published[1], rel=0.03)
@@ -93,30 +119,72 @@ def test_published_size(name):
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detection_recipe(name):
-    """RegionViT: Appendix A.2, and the published code's warm-up and drop path. Focal: Sec. 4.2."""
+    """RegionViT: Appendix A.2, and the published code's warm-up and drop path. Focal: Sec. 4.2.
+
+    RMT: Sec. 4.1 and 4.2, Appendix B, and the published code's warm-up.
+    """
+    cfg = read(name)
+    family, size = name.split('_')[-3:-1]
+    arch, drop_path = DROP_PATHS[family, size]
+    assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == (arch, drop_path)
+    if family == 'focal':
+        assert cfg.model.backbone.focal_windows == (15, 13, 9, 7)
+    if family == 'rmt':
+        assert cfg.model.backbone.norm_eval
+    assert_batch_of_16(cfg)
+    assert_scales(
+        cfg, multi_scale='3x' in name, scale=(1120, 672) if family == 'regionvit' else (1333, 800)
+    )
+    warmup, steps = cfg.param_scheduler
+    end = 500 if family == 'rmt' else 1000
+    assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (0.001, end, False)
+    epochs, milestones = (36, [27, 33]) if '3x' in name else (12, [8, 11])
+    assert steps.milestones == milestones and steps.end == cfg.train_cfg.max_epochs == epochs
+    decay = 1e-4 if name == 'retinanet_rmt_t_1x' else 0.05
+    optimizer = cfg.optim_wrapper.optimizer
+    assert dict(optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=decay)
+
+
+def assert_scales(cfg, multi_scale, scale):
+    """The size of images; in multi-scale training that of half of them after DETR's crop."""
+    train, test = (
+        {step.type: step for step in loader.dataset.pipeline}
+        for loader in (cfg.train_dataloader, cfg.test_dataloader)
+    )
+    assert test['Resize'].scale == scale and test['Resize'].keep_ratio
+    if not multi_scale:
+        assert train['Resize'].scale == scale and train['Resize'].keep_ratio
+        return
+    (resize,), (smaller, crop, again) = train['RandomChoice'].transforms
+    assert resize == again and resize.keep_ratio and smaller.keep_ratio
+    assert resize.scales == [(side, 1333) for side in (*range(480, 800, 32), 800)]
+    assert smaller.scales == [(400, 1333), (500, 1333), (600, 1333)]
+    assert (crop.crop_type, crop.crop_size) == ('absolute_range', (384, 600))
+    assert train['RandomFlip'].prob == 0.5
+
+
+def test_cascade_has_the_heads_of_swin():
+    """Four convolutions, one linear layer, a box for each class, a loss of the boxes."""
+    heads = read('cascade_maskrcnn_rmt_s_3x').model.roi_head.bbox_head
+    for head, std in zip(heads, (0.1, 0.05, 0.033), strict=True):
+        assert (head.type, head.num_shared_convs, head.num_shared_fcs) == ('ConvFCBBoxHead', 4, 1)
+        assert not head.reg_class_agnostic and head.reg_decoded_bbox
+        assert head.bbox_coder.target_stds[:2] == [std, std]
+        assert head.bbox_coder.target_stds[2:] == pytest.approx([2 * std, 2 * std], rel=0.02)
+        assert (head.loss_bbox.type, head.loss_bbox.loss_weight) == ('GIoULoss', 10.0)
+
+
+@pytest.mark.parametrize('name', SEGMENTERS)
+def test_segmentation_recipe(name):
+    """Focal, Sec. 4.3; RMT, Sec. 4.3; what they leave open as in Swin's UperNet, PVT's FPN."""
     cfg = read(name)
     backbone = cfg.model.backbone
-    if 'focal' in name:
-        assert (backbone.arch, backbone.focal_windows) == ('tiny', (15, 13, 9, 7))
-    assert backbone.drop_path_rate == 0.2
-    assert_batch_of_16(cfg)
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        resize = next(s for s in loader.dataset.pipeline if s.type == 'Resize')
-        assert resize.scale == ((1333, 800) if 'focal' in name else (1120, 672))
-        assert resize.keep_ratio
-    warmup, steps = cfg.param_scheduler
-    assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (0.001, 1000, False)
-    assert steps.milestones == [8, 11] and cfg.train_cfg.max_epochs == 12
-    optimizer = cfg.optim_wrapper.optimizer
-    assert dict(optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
-
-
-def test_segmentation_recipe():
-    """Focal, Sec. 4.3; what it leaves open as in Swin's UperNet."""
-    cfg = read('upernet_focal_t_160k')
-    backbone = cfg.model.backbone
-    assert (backbone.arch, backbone.focal_windows) == ('tiny', (15, 13, 9, 7))
-    assert backbone.use_conv_embed and backbone.drop_path_rate == 0.2
+    head, family, size, _ = name.split('_')
+    assert (backbone.arch, backbone.drop_path_rate) == DROP_PATHS[family, size]
+    if family == 'focal':
+        assert backbone.focal_windows == (15, 13, 9, 7) and backbone.use_conv_embed
+    if family == 'rmt':
+        assert backbone.norm_eval
     assert_batch_of_16(cfg)
     crop = next(s for s in cfg.train_dataloader.dataset.pipeline if s.type == 'RandomCrop')
     assert crop.crop_size == cfg.model.data_preprocessor.size == (512, 512)
@@ -124,13 +192,21 @@ def test_segmentation_recipe():
         steps = {step.type: step for step in loader.dataset.pipeline}
         assert steps['LoadAnnotations'].reduce_zero_label
         assert steps.get('Resize', steps.get('RandomResize')).scale == (2048, 512)
-    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 150
-    warmup, poly = cfg.param_scheduler
-    assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1e-6, 1500, False)
-    assert (poly.type, poly.power, poly.begin, poly.by_epoch) == ('PolyLR', 1.0, 1500, False)
-    assert poly.end == cfg.train_cfg.max_iters == 160000 and poly.eta_min == 0
+    assert cfg.model.decode_head.num_classes == 150
     optimizer = cfg.optim_wrapper.optimizer
-    assert dict(optimizer) == dict(type='AdamW', lr=6e-5, weight_decay=0.01)
+    poly = cfg.param_scheduler[-1]
+    assert (poly.type, poly.eta_min, poly.by_epoch) == ('PolyLR', 0.0, False)
+    assert poly.end == cfg.train_cfg.max_iters == (160000 if head == 'upernet' else 80000)
+    if head == 'upernet':
+        assert cfg.model.auxiliary_head.num_classes == 150
+        warmup, _ = cfg.param_scheduler
+        assert (warmup.start_factor, warmup.end, warmup.by_epoch) == (1e-6, 1500, False)
+        assert (poly.power, poly.begin) == (1.0, 1500)
+        assert dict(optimizer) == dict(type='AdamW', lr=6e-5, weight_decay=0.01)
+    else:
+        assert cfg.model.get('pretrained') is None
+        assert (poly.power, poly.begin, len(cfg.param_scheduler)) == (0.9, 0, 1)
+        assert dict(optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=1e-4)
 
 
 def assert_batch_of_16(cfg):
@@ -140,7 +216,7 @@ def assert_batch_of_16(cfg):
 
 @pytest.mark.parametrize('name', ROWS)
 def test_what_does_not_decay(name):
-    """Norms; as in Swin, Focal's tables of position biases too."""
+    """Norms; as in Swin, Focal's tables of position biases too. RMT's norms do in two configs."""
     cfg = read(name)
     model = MODELS.build(cfg.model)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -152,6 +228,7 @@ def test_what_does_not_decay(name):
             if not parameter.requires_grad:
                 continue
             spared = isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm, _BatchNorm))
+            spared = spared and name not in ('retinanet_rmt_t_1x', 'semfpn_rmt_t_80k')
             if 'focal' in name and leaf == 'table':
                 tables.add(path.rpartition('.')[2])
                 spared = True
@@ -188,14 +265,14 @@ def published_small():
     return {'model': state}
 
 
-def published_focal(case):
-    """A file's worth of Focal-T as published: windows of 7, with classifier and index buffers."""
+def published_as(case):
+    """A file with the tensors of a golden case, classifier and buffers included."""
     torch.manual_seed(0)
     return {
         'model': {
             name: torch.zeros(shape, dtype=torch.long)
             if 'int' in dtype
-            else 0.02 * torch.randn(shape)
+            else 0.02 * torch.randn(shape).abs()  # variances too
             for name, (shape, dtype) in golden_cases.GoldenCase(case).keys.items()
         }
     }
@@ -207,8 +284,10 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp('published')
     states = {
         'RegionViT-S.pth': published_small(),
-        'focal-tiny-is224-ws7.pth': published_focal('focal_tiny_cls'),
-        'focal-tiny-useconv-is224-ws7.pth': published_focal('focal_tiny_useconv'),
+        'focal-tiny-is224-ws7.pth': published_as('focal_tiny_cls'),
+        'focal-tiny-useconv-is224-ws7.pth': published_as('focal_tiny_useconv'),
+        'RMT-T.pth': published_as('rmt_tiny_cls'),
+        'RMT-S.pth': published_as('rmt_small_rect'),
     }
     for name, state in states.items():
         torch.save(state, folder / name)
@@ -269,3 +348,18 @@ def test_focal_window_override_with_published_weights(
         if attn.surroundings is not None and window == 7:
             ours = attn.surroundings.table
             assert torch.equal(ours, state[theirs + 'relative_position_bias_table_to_neighbors'][0])
+
+
+@pytest.mark.parametrize('name', [name for name in ROWS if 'rmt' in name])
+@pytest.mark.parametrize('attention', [None, 'whole', ['decomposed'] * 4])
+def test_attention_override_with_published_weights(name, attention, published):
+    options = {} if attention is None else {'model.backbone.attention': attention}
+    backbone, state = load_with_published_weights(name, published, options)
+    tiny = ['decomposed', 'decomposed', 'whole', 'whole']
+    small = ['decomposed', 'decomposed', 'decomposed', 'whole']
+    published_forms = tiny if '_t_' in name else small
+    forms = [stage.blocks[0].attn.form for stage in backbone.stages]
+    assert forms == {'None': published_forms, 'whole': ['whole'] * 4}.get(str(attention), attention)
+    theirs = 'layers.2.blocks.1.retention.'
+    weight = torch.cat([state[f'{theirs}{part}_proj.weight'] for part in 'qk'])
+    assert torch.equal(backbone.stages[2].blocks[1].attn.qk.weight, weight)

@@ -31,6 +31,7 @@ _LAYOUTS = {
 _SOURCES = {
     'FocalTransformer': 'github.com/microsoft/Focal-Transformer',
     'RegionViT': 'github.com/IBM/RegionViT',
+    'RMT': 'github.com/qhfan/RMT',
 }
 
 
