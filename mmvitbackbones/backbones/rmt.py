@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
-from ..layers.attention import attention
+from ..layers.attention import attention, attention_in_chunks
 from ..layers.position import log_decay, rotary_embedding, rotate
 from .pyramid import (
     Pyramid,
@@ -397,33 +396,43 @@ class ManhattanAttention(nn.Module):
             y = attention(q, k, v, log_decay)
         else:
             count = _at_a_time(log_decay.numel(), log_decay)
-            parts = zip(*(t.split(count) for t in (q, k, v)))
-            y = torch.cat([_recomputed(self._weigh, *part, log_decay) for part in parts])
+            rows = [(slice(i, i + count),) for i in range(0, len(q), count)]
+            weight = log_decay.exp()
+            y = attention_in_chunks(
+                q, k, v, [(i, i) for i in rows], lambda _, *part: attention(*part, weight=weight)
+            )
         return y.transpose(1, 2).unflatten(0, (batch, -1))
 
     def _whole(
         self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
     ) -> Tensor:
         """Attend among all tokens; (B, H, W, heads, d) in and out."""
-        k, v = (t.flatten(1, 2).transpose(1, 2) for t in (k, v))
+        heads, height, width = len(rows), columns.shape[1], rows.shape[1]
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
-        scores = rows.numel() * q.shape[1] * (len(q) if self.decay == 'product' else 1)
-        count = _at_a_time(scores, rows)
-        parts = zip(q.split(count, dim=1), columns.split(count, dim=1))
-        return torch.cat(
-            [_recomputed(self._to_all, part, k, v, rows, near, least) for part, near in parts],
-            dim=1,
-        )
+        scores = rows.numel() * height * (len(q) if self.decay == 'product' else 1)
+        count = min(height, _at_a_time(scores, rows))
+        memory = rows.new_empty(count * rows.numel() * height)
 
-    def _to_all(
-        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
-    ) -> Tensor:
-        """Attend from some rows, (B, R, W, heads, d), to all tokens; ``columns`` (heads, R, H)."""
-        # The Manhattan distance is the sum of those along the two axes.
-        log_decay = columns[:, :, None, :, None] + rows[:, None, :, None, :]
-        log_decay = _cut(log_decay.flatten(3, 4).flatten(1, 2), least)
-        y = self._weigh(q.flatten(1, 2).transpose(1, 2), k, v, log_decay)
-        return y.transpose(1, 2).unflatten(1, q.shape[1:3])
+        def attend(queries: tuple[slice, ...], *part: Tensor) -> Tensor:
+            """From some rows of queries to all tokens."""
+            first, last = queries[2].start // width, queries[2].stop // width
+            shape = heads, last - first, width, height, width
+            log_decay = memory[: math.prod(shape)].view(shape)
+            # The Manhattan distance is the sum of those along the two axes.
+            near = columns[:, first:last, None, :, None], rows[:, None, :, None, :]
+            log_decay = torch.add(*near, out=log_decay).flatten(3, 4).flatten(1, 2)
+            if least is not None:
+                log_decay.masked_fill_(log_decay < least, float('-inf'))
+            if self.decay == 'bias':
+                return attention(*part, log_decay)
+            return attention(*part, weight=log_decay.exp_())
+
+        every = slice(None)
+        lines = [(i, min(i + count, height)) for i in range(0, height, count)]
+        chunks = [((every, every, slice(i * width, j * width)), (every,)) for i, j in lines]
+        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
+        y = attention_in_chunks(q, k, v, chunks, attend)
+        return y.transpose(1, 2).unflatten(1, (height, width))
 
     def _least(self, q: Tensor, k: Tensor) -> Tensor | None:
         """Logarithm of the decay below which a key is negligible whatever its score, (heads, 1, 1).
@@ -442,11 +451,6 @@ class ManhattanAttention(nn.Module):
         gap = 2 * longest[0] * longest[1] * q.shape[-1] ** -0.5
         return (_NEGLIGIBLE - gap)[:, None, None]
 
-    def _weigh(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-        if self.decay == 'bias':
-            return attention(q, k, v, log_decay)
-        return attention(q, k, v, weight=log_decay.exp())
-
 
 def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
     return log_decay if least is None else log_decay.masked_fill(log_decay < least, float('-inf'))
@@ -455,13 +459,6 @@ def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
 def _at_a_time(scores: int, like: Tensor) -> int:
     """How many rows make a chunk, for a number of scores of each."""
     return max(1, _CHUNK_BYTES // (scores * like.element_size()))
-
-
-def _recomputed(function: Callable, *args: Tensor | None) -> Tensor:
-    """Call a function, and once more in the backward pass instead of keeping what it makes."""
-    if torch.is_grad_enabled():
-        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
-    return function(*args)
 
 
 def _forms(attention: str | Sequence[str] | None, stages: int) -> list[str]:

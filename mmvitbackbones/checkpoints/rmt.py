@@ -55,7 +55,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
         Conversion: Tensors under our names; what only a classifier needs named.
 
     Raises:
-        ValueError: If the projection to queries comes without that to keys.
+        ValueError: If a projection to queries comes without one to keys of the same shape.
     """
     result = Conversion()
     for name, tensor in state.items():
@@ -63,8 +63,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
             result.unused.append(name)
         elif _QUERY.search(name):
             key = name.replace('.q_proj.', '.k_proj.')
-            if key not in state:
-                raise ValueError(f'there is {name}, but no {key}')
+            if key not in state or not tensor.dim() or tensor.shape != state[key].shape:
+                raise ValueError(f'there is {name}, but no {key} of the same shape')
             ours = rename(name.replace('.retention.q_proj.', '.attn.qk.'), _RENAME)
             result.tensors[ours] = torch.cat([tensor, state[key]])
         elif '.retention.k_proj.' not in name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,66 @@ def attention(
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
     with torch.autocast('cpu', enabled=False):  # would round the bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+
+
+def attention_in_chunks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    chunks: Sequence[tuple[tuple[slice, ...], tuple[slice, ...]]],
+    attend: Callable[[tuple[slice, ...], Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Attention a part at a time, computed again in the backward pass.
+
+    What a part makes on its way, such as a bias of its pairs of queries and keys, is never there
+    for all of them.
+
+    Args:
+        q (Tensor): Queries, (B, heads, N, d).
+        k (Tensor): Keys, (B, heads, K, d).
+        v (Tensor): Values, (B, heads, K, d).
+        chunks (Sequence[tuple]): Indices of each part's queries, and of its keys and values.
+        attend (Callable): Attention of one part, such as :func:`attention`; takes the indices of
+            its queries, and the part of ``q``, ``k`` and ``v``. What else it uses gets no gradient.
+
+    Returns:
+        Tensor: (B, heads, N, d).
+    """
+    return _in_chunks(attend, chunks, q, k, v)
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """See :func:`attention_in_chunks`."""
+
+    @staticmethod
+    def forward(ctx, attend, chunks, q, k, v):
+        ctx.attend, ctx.chunks = attend, chunks
+        ctx.save_for_backward(q, k, v)
+        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        out = out.transpose(1, 2)
+        for queries, keys in chunks:
+            out[queries] = attend(queries, q[queries], k[keys], v[keys])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out):
+        q, k, v = ctx.saved_tensors
+        grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))
+        for queries, keys in ctx.chunks:
+            parts = [x.detach().requires_grad_() for x in (q[queries], k[keys], v[keys])]
+            with torch.enable_grad():
+                part = ctx.attend(queries, *parts)
+            grads = torch.autograd.grad(part, parts, grad_out[queries])
+            grad_q[queries] = grads[0]
+            grad_k[keys] += grads[1]
+            grad_v[keys] += grads[2]
+        return None, None, grad_q, grad_k, grad_v
+
+
+@torch.compiler.disable  # a part is differentiated while the whole is
+def _in_chunks(*args) -> Tensor:
+    return _ChunkedAttention.apply(*args)
 
 
 def window_attention(
