@@ -34,9 +34,16 @@ model = dict(
     neck=dict(in_channels=[16, 16, 32, 32]),
 )
 """
-FOCAL_DIMS = [16, 16, 32, 32]
+DIMS = [16, 16, 32, 32]
 NARROW_FOCAL = f"""
-        arch=dict(_delete_=True, dims={FOCAL_DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
+        arch=dict(_delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
+        init_cfg=None,
+"""
+NARROW_RMT = f"""
+        arch=dict(
+            _delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1],
+            mlp_ratios=[3, 3, 3, 3], decay_range=[(2, 6), (2, 6), (2, 8), (2, 8)],
+        ),
         init_cfg=None,
 """
 FEW_SCENES = ['val_dataloader.dataset.indices=6', 'test_dataloader.dataset.indices=6']
@@ -155,16 +162,26 @@ def test_segmenter_on_the_demo(tmp_path):
     assert len(list(tmp_path.rglob('pictures/**/*.png'))) == 2
 
 
-@pytest.mark.parametrize('head', ['maskrcnn', 'retinanet'])
-def test_focal_detector_on_the_demo(head, tmp_path):
+@pytest.mark.parametrize(
+    'name',
+    [
+        'maskrcnn_focal_t_1x',
+        'retinanet_focal_t_1x',
+        'maskrcnn_rmt_s_1x',
+        'retinanet_rmt_t_1x',
+        'cascade_maskrcnn_rmt_s_3x',
+    ],
+)
+def test_detector_on_the_demo(name, tmp_path):
     """Trains, evaluates, goes on where it stopped, and evaluates again."""
-    used = FOCAL_DIMS if head == 'maskrcnn' else FOCAL_DIMS[1:]
-    threshold = 'rcnn=dict(score_thr=0.0)' if head == 'maskrcnn' else 'score_thr=0.0'
+    masks = 'maskrcnn' in name
+    narrow = NARROW_FOCAL if 'focal' in name else NARROW_RMT
+    threshold = 'rcnn=dict(score_thr=0.0)' if masks else 'score_thr=0.0'
     config = tmp_path / 'narrow.py'
     config.write_text(
-        f"_base_ = '{ROOT}/configs/{head}_focal_t_1x.py'\n"
-        f'model = dict(backbone=dict({NARROW_FOCAL}), neck=dict(in_channels={used}),\n'
-        f'             test_cfg=dict({threshold}))\n'
+        f"_base_ = '{ROOT}/configs/{name}.py'\n"
+        f'model = dict(backbone=dict({narrow}), test_cfg=dict({threshold}),\n'
+        f'             neck=dict(in_channels={DIMS if masks else DIMS[1:]}))\n'
     )
     for iters in (1, 2):
         log = succeed(
@@ -177,14 +194,15 @@ def test_focal_detector_on_the_demo(head, tmp_path):
         assert ('resumed epoch: 0, iter: 1' in log) == (iters == 2)
         losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
         assert len(losses) == 1 and np.isfinite(losses).all()
-        assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == (head == 'maskrcnn')
+        assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == masks
         assert (tmp_path / f'iter_{iters}.pth').is_file()
 
 
-def test_unmodified_focal_upernet_on_the_demo(tmp_path):
+@pytest.mark.parametrize('name', ['upernet_focal_t_160k', 'upernet_rmt_s_160k', 'semfpn_rmt_t_80k'])
+def test_unmodified_segmenter_on_the_demo(name, tmp_path):
     pytest.importorskip('mmseg')
     log = succeed(
-        *('train', 'configs/upernet_focal_t_160k.py', '--demo', '--work-dir', tmp_path),
+        *('train', f'configs/{name}.py', '--demo', '--work-dir', tmp_path),
         options=[
             *('demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=1'),
             'default_hooks.checkpoint.save_optimizer=False',
@@ -214,11 +232,12 @@ def ade(tmp_path_factory):
     return root
 
 
-def test_ade20k_through_the_unmodified_config(ade, tmp_path):
+@pytest.mark.parametrize('name', ['upernet_focal_t_160k', 'semfpn_rmt_t_80k'])
+def test_ade20k_through_the_unmodified_config(ade, name, tmp_path):
     """A training step and an evaluation; but for its length the run is the recipe's."""
     pytest.importorskip('mmseg')
     log = succeed(
-        *('train', 'configs/upernet_focal_t_160k.py', '--data-root', ade, '--work-dir', tmp_path),
+        *('train', f'configs/{name}.py', '--data-root', ade, '--work-dir', tmp_path),
         options=[
             *('model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
             *('default_hooks.logger.interval=1', 'default_hooks.checkpoint.save_optimizer=False'),
@@ -235,8 +254,8 @@ def test_ade20k_labels_and_resuming(ade, tmp_path):
     config.write_text(
         f"_base_ = '{ROOT}/configs/upernet_focal_t_160k.py'\n"
         f'model = dict(backbone=dict({NARROW_FOCAL}),\n'
-        f'             decode_head=dict(in_channels={FOCAL_DIMS}, channels=16),\n'
-        f'             auxiliary_head=dict(in_channels={FOCAL_DIMS[2]}, channels=16))\n'
+        f'             decode_head=dict(in_channels={DIMS}, channels=16),\n'
+        f'             auxiliary_head=dict(in_channels={DIMS[2]}, channels=16))\n'
         'train_cfg = dict(max_iters=2, val_interval=2)\n'
         'default_hooks = dict(logger=dict(interval=1))\n'
     )
@@ -298,22 +317,29 @@ def coco(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('head', ['maskrcnn', 'retinanet'])
-def test_coco_through_the_unmodified_pipelines(coco, head, tmp_path):
-    """One epoch and an evaluation; only the backbone is narrower, and every box counts."""
-    threshold = 'rcnn=dict(score_thr=0.0)' if head == 'maskrcnn' else 'score_thr=0.0'
+@pytest.mark.parametrize(
+    'name', ['maskrcnn_regionvit_s_1x', 'retinanet_regionvit_s_1x', 'cascade_maskrcnn_rmt_s_3x']
+)
+def test_coco_through_the_unmodified_pipelines(coco, name, tmp_path):
+    """One epoch and an evaluation; the backbone is narrower, and every box of a few counts."""
+    masks = 'maskrcnn' in name
+    narrow = NARROW if 'regionvit' in name else NARROW_RMT
+    threshold = 'rpn=dict(max_per_img=50), rcnn=dict(score_thr=0.0)' if masks else 'score_thr=0.0'
     config = tmp_path / 'narrow.py'
     config.write_text(
-        f"_base_ = '{ROOT}/configs/{head}_regionvit_s_1x.py'\n"
-        f'model = dict(backbone=dict({NARROW}), neck=dict(in_channels=[16, 16, 32, 32]),\n'
+        f"_base_ = '{ROOT}/configs/{name}.py'\n"
+        f'model = dict(backbone=dict({narrow}), neck=dict(in_channels={DIMS}),\n'
         f'             test_cfg=dict({threshold}))\n'
         'train_cfg = dict(max_epochs=1)\n'
     )
+    # Each stage of a cascade takes its share of regions, which cost a CPU most of the time.
+    cascade = range(3 if 'cascade' in name else 0)
+    fewer_regions = [f'model.train_cfg.rcnn.{i}.sampler.num=32' for i in cascade]
     log = succeed(
         *('train', config, '--data-root', coco, '--work-dir', tmp_path),
-        options=['default_hooks.logger.interval=1'],
+        options=['default_hooks.logger.interval=1', *fewer_regions],
     )
     losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
     assert len(losses) == 1 and np.isfinite(losses).all()  # the empty image is left out
-    assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == (head == 'maskrcnn')
+    assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == masks
     assert (tmp_path / 'epoch_1.pth').is_file()
