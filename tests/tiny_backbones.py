@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
 
@@ -25,6 +28,17 @@ OPTIONS = dict(
         expand_sizes=(2, 1, 1, 0),
         focal_windows=(3, 2, 5, 1),
     ),
+    RMT=dict(
+        arch=dict(
+            dims=[8, 8, 16, 16],
+            heads=[1, 2, 2, 4],
+            depths=[1, 2, 1, 1],
+            mlp_ratios=[2, 3, 2, 3],
+            decay_range=[(2, 4), (1, 3), (2, 5), (2, 6)],
+            attention=('decomposed', 'decomposed', 'whole', 'whole'),
+            layer_scale=(None, None, 1e-6, 1e-6),
+        )
+    ),
 )
 
 
@@ -40,6 +54,10 @@ def randomise(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
+        for layer in module.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.running_mean.normal_(0, 0.2)
+                layer.running_var.uniform_(0.5, 1.5)
     return module
 
 
@@ -63,3 +81,17 @@ def gradients(model: nn.Module, x: Tensor) -> tuple[tuple[Tensor, ...], dict[str
     maps = model(x)
     weighed(maps).backward()
     return maps, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation returns, also in the backward pass."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(out)[0]:
+            if isinstance(tensor, torch.Tensor):
+                numel = tensor.untyped_storage().nbytes() // tensor.element_size()
+                self.numel = max(self.numel, numel)
+        return out

@@ -120,7 +120,12 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     restarted = [name for name in missing if family.STARTS_NEW.search(name)]
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
     unexpected = [name for name in found.tensors if name not in target]
-    switched_off = [name for name in unexpected if family.SWITCHED_OFF.search(name)]
+    switched_off = [
+        name
+        for name in unexpected
+        # Of stages that are not emitted a norm is not needed.
+        if family.SWITCHED_OFF.search(name) or (model.out_norm and name.startswith('out_norms.'))
+    ]
     _check_names(
         missing=[name for name in missing if name not in report.new],
         unexpected=[name for name in unexpected if name not in switched_off],
@@ -192,17 +197,21 @@ def _identify(
     state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
+    others = []
+    if any(name.startswith('backbone.') for name in state):  # a whole detector
+        others = [name for name in state if not name.startswith('backbone.')]
+        state = {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')}
     if family.recognise(state):
-        return f'published {family.NAME}', family.convert(state)
+        try:
+            found = family.convert(state)
+        except ValueError as error:
+            raise ValueError(f'{source}: {error}') from None
+        found.unused += others
+        return f'published {family.NAME}', found
     for other in FAMILIES.values():
         if other.recognise(state):
             raise ValueError(f'{source} holds {other.NAME} weights, the model is {family.NAME}')
-    ours = Conversion(tensors=state)
-    if any(name.startswith('backbone.') for name in state):
-        ours = Conversion(
-            {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')},
-            unused=[n for n in state if not n.startswith('backbone.')],
-        )
+    ours = Conversion(tensors=state, unused=others)
     if not set(ours.tensors) & set(target):
         names = ', '.join(list(state)[:3]) or 'no tensor at all'
         raise ValueError(

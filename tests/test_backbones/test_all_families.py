@@ -9,15 +9,29 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_backbones
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from tiny_backbones import OPTIONS, build, gradients, image, weighed
+from tiny_backbones import OPTIONS, gradients, image, weighed
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitbackbones.layers import Residual
 
 ROOT = Path(__file__).parents[2]
+# Options of only some of the families, by those that do without.
+LACKS = dict(RMT={'peg', 'drop_rate', 'attn_drop_rate'})
+
+
+def has(family, *options):
+    return not LACKS.get(family, set()) & {*options}
+
+
+def build(family, **options):
+    """A tiny model with those of the options that its family has."""
+    options = {name: value for name, value in options.items() if has(family, name)}
+    return tiny_backbones.build(family, **options)
 
 
 @pytest.fixture(params=OPTIONS)
@@ -53,7 +67,8 @@ def test_memory_layout_of_the_image_does_not_matter(family):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_autocast(family, dtype):
-    model = build(family, dtype=torch.float32, peg=True)
+    # Batch statistics would leave nothing but rounding of the gradients of biases before them.
+    model = build(family, dtype=torch.float32, peg=True, norm_eval=True).train()
     x = image(45, 70, batch=2, dtype=torch.float32)
     expected, precise = gradients(model, x)
     model.zero_grad()
@@ -89,11 +104,15 @@ def test_bad_images(family, shape, words):
 
 
 def test_both_ways_through_the_call_agree(family, monkeypatch):
-    """The whole model in blocks, as on a CPU, and through torch's own call, as elsewhere."""
-    results = []
+    """The whole model in blocks, as on a CPU, and through torch's own calls, as elsewhere."""
+    results, layers = [], 'mmvitbackbones.layers.'
     for rate in (0.0, 1e-300):  # with a dropout, even of nothing, torch's own call is taken
         if rate:
-            monkeypatch.setattr('mmvitbackbones.layers.attention._CPUAttention', None)
+            for module in ('feed_forward', 'depthwise'):
+                monkeypatch.setattr(f'{layers}{module}.on_cpu', lambda x: False)
+            for own in ('attention._CPUAttention', 'feed_forward._CPUFeedForward'):
+                monkeypatch.setattr(f'{layers}{own}', None)
+            monkeypatch.setattr(f'{layers}depthwise._WideConv', None)
         model = build(family, peg=True, attn_drop_rate=rate)
         x = image(43, 59, batch=3).requires_grad_()
         maps = model(x)
@@ -157,9 +176,12 @@ def test_frozen_stages(family, frozen_stages):
         return
     before = copy.deepcopy(model.state_dict())
     gradients(model, image(33, 45))
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, before[name]) == (not parameter.requires_grad), name
+    # With weight decay, as a bias before a batch normalisation has no gradient to move it.
+    torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1).step()
+    prefixes = [f'{part}.{i}.' for part in ('stages', 'out_norms') for i in range(frozen_stages)]
+    prefixes += ['stem.'] * (frozen_stages >= 0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(tuple(prefixes)), name
 
 
 @pytest.mark.parametrize('norm_eval', [False, True])
@@ -215,18 +237,28 @@ def test_out_norm(family):
             torch.testing.assert_close(found, state[0].permute(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize('family, norm', [('RegionViT', 'inline'), ('FocalTransformer', 'output')])
+@pytest.mark.parametrize(
+    'family, norm', [('RegionViT', 'inline'), ('FocalTransformer', 'output'), ('RMT', 'output')]
+)
 def test_default_out_norm(family, norm):
     assert build(family).out_norm == norm
 
 
-@pytest.mark.parametrize('option', ['drop_path_rate', 'drop_rate', 'attn_drop_rate'])
+@pytest.mark.parametrize(
+    'family, option',
+    [
+        (family, option)
+        for family in OPTIONS
+        for option in ('drop_path_rate', 'drop_rate', 'attn_drop_rate')
+        if has(family, option)
+    ],
+)
 def test_drop_rates_act_in_training_only(family, option):
     model, x = build(family, **{option: 0.5}), image(33, 45)
     with torch.no_grad():
         last = model(x)[-1]
         assert not torch.allclose(model(x)[-1], last)
-        expected = build(family)
+        expected = build(family).eval()
         expected.load_state_dict(model.state_dict())
         for found, wanted in zip(model.eval()(x), expected(x)):
             torch.testing.assert_close(found, wanted)
@@ -243,33 +275,41 @@ def test_drop_path_rises_from_the_first_to_the_last_block(family):
     assert [*itertools.chain(*rates)] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
+BAD_OPTIONS = [
+    (dict(arch='huge'), ["arch must be one of 'tiny'", "'huge'"]),
+    (dict(arch=None), ['arch', "'tiny'", 'dict', 'None']),
+    (dict(arch={}), ['arch', 'depths, dims, heads']),
+    (dict(init_cfg='file.pth'), ['init_cfg', "type='Pretrained'", "'file.pth'"]),
+    (dict(peg='flase'), ['peg', 'True or False', 'flase']),
+    (dict(with_cp='x'), ['with_cp', 'True or False']),
+    (dict(norm_eval=1), ['norm_eval', 'True or False']),
+    (dict(out_norm='both'), ['out_norm', "'inline', 'output', None", "'both'"]),
+    (dict(out_indices=()), ['out_indices', '0..3', '()']),
+    (dict(out_indices=(0, 4)), ['out_indices', '0..3', '4']),
+    (dict(out_indices=(-1,)), ['out_indices', '0..3', '-1']),
+    (dict(out_indices=(2, 1)), ['out_indices', 'rising', '(2, 1)']),
+    (dict(out_indices=(1, 1)), ['out_indices', 'rising', '(1, 1)']),
+    (dict(out_indices=(0.0, 1.0)), ['out_indices', '0..3']),
+    (dict(out_indices=3), ['out_indices', '0..3', '3']),
+    (dict(out_indices='01'), ['out_indices', 'integers', "'01'"]),
+    (dict(frozen_stages=5), ['frozen_stages', '-1..4', '5']),
+    (dict(frozen_stages=-2), ['frozen_stages', '-1..4', '-2']),
+    (dict(frozen_stages=None), ['frozen_stages', '-1..4', 'None']),
+    (dict(frozen_stages=1.0), ['frozen_stages', '-1..4', '1.0']),
+    (dict(frozen_stages=True), ['frozen_stages', '-1..4', 'True']),
+    (dict(drop_path_rate=1), ['drop_path_rate', 'at least 0', '1']),
+    (dict(drop_rate=-0.1), ['drop_rate', 'at least 0', '-0.1']),
+    (dict(attn_drop_rate='0.1'), ['attn_drop_rate', 'number', "'0.1'"]),
+]
+
+
 @pytest.mark.parametrize(
-    'options, words',
+    'family, options, words',
     [
-        (dict(arch='huge'), ["arch must be one of 'tiny'", "'huge'"]),
-        (dict(arch=None), ['arch', "'tiny'", 'dict', 'None']),
-        (dict(arch={}), ['arch', 'depths, dims, heads']),
-        (dict(init_cfg='file.pth'), ['init_cfg', "type='Pretrained'", "'file.pth'"]),
-        (dict(peg='flase'), ['peg', 'True or False', 'flase']),
-        (dict(with_cp='x'), ['with_cp', 'True or False']),
-        (dict(norm_eval=1), ['norm_eval', 'True or False']),
-        (dict(out_norm='both'), ['out_norm', "'inline', 'output', None", "'both'"]),
-        (dict(out_indices=()), ['out_indices', '0..3', '()']),
-        (dict(out_indices=(0, 4)), ['out_indices', '0..3', '4']),
-        (dict(out_indices=(-1,)), ['out_indices', '0..3', '-1']),
-        (dict(out_indices=(2, 1)), ['out_indices', 'rising', '(2, 1)']),
-        (dict(out_indices=(1, 1)), ['out_indices', 'rising', '(1, 1)']),
-        (dict(out_indices=(0.0, 1.0)), ['out_indices', '0..3']),
-        (dict(out_indices=3), ['out_indices', '0..3', '3']),
-        (dict(out_indices='01'), ['out_indices', 'integers', "'01'"]),
-        (dict(frozen_stages=5), ['frozen_stages', '-1..4', '5']),
-        (dict(frozen_stages=-2), ['frozen_stages', '-1..4', '-2']),
-        (dict(frozen_stages=None), ['frozen_stages', '-1..4', 'None']),
-        (dict(frozen_stages=1.0), ['frozen_stages', '-1..4', '1.0']),
-        (dict(frozen_stages=True), ['frozen_stages', '-1..4', 'True']),
-        (dict(drop_path_rate=1), ['drop_path_rate', 'at least 0', '1']),
-        (dict(drop_rate=-0.1), ['drop_rate', 'at least 0', '-0.1']),
-        (dict(attn_drop_rate='0.1'), ['attn_drop_rate', 'number', "'0.1'"]),
+        (family, options, words)
+        for family in OPTIONS
+        for options, words in BAD_OPTIONS
+        if has(family, *options)
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -312,6 +352,7 @@ def test_builds_from_a_config(family, home):
 
 def test_alone_in_a_fresh_process(family):
     """With mmcv-lite; and what is cached by size in inference mode must serve training."""
+    options = dict(peg=True) if has(family, 'peg') else {}
     code = f"""
 import sys
 for name in ('mmdet', 'mmseg', 'mmpretrain', 'mmcv.ops', 'mmcv._ext', 'sklearn', 'pycocotools'):
@@ -319,7 +360,7 @@ for name in ('mmdet', 'mmseg', 'mmpretrain', 'mmcv.ops', 'mmcv._ext', 'sklearn',
 sys.path.insert(0, 'tests')
 import torch, mmvitbackbones
 from tiny_backbones import build, gradients, image
-model, x = build({family!r}, peg=True), image(43, 59)
+model, x = build({family!r}, **{options}), image(43, 59)
 with torch.inference_mode():
     expected = model(x)
 maps, grads = gradients(model, x)
@@ -360,8 +401,15 @@ def test_copies_are_equal_and_on_their_own(family, duplicate):
 
 
 def test_state_dict_holds_parameters_only(family):
-    """No index, mask or other buffer, whatever images went through."""
+    """And the statistics of batch normalisation, but no index, mask or other buffer."""
     model = build(family, peg=True)
     model(image(33, 45))
-    assert not list(model.buffers())
-    assert set(model.state_dict()) == dict(model.named_parameters()).keys()
+    norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    assert bool(norms) == (family == 'RMT')
+    statistics = {
+        f'{norm}.{buffer}'
+        for norm in norms
+        for buffer in ('running_mean', 'running_var', 'num_batches_tracked')
+    }
+    assert dict(model.named_buffers()).keys() == statistics
+    assert set(model.state_dict()) == dict(model.named_parameters()).keys() | statistics

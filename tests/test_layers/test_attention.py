@@ -72,6 +72,58 @@ def test_attention_equals_naive(biased, masked):
     compare(attention(q, k, v, bias, valid), torch.stack(expected).view(6, 2, 4, 3), inputs)
 
 
+def test_weights_are_multiplied():
+    """After the softmax: they do not add up to 1 any more."""
+    torch.manual_seed(0)
+    q, k, v, weight = draw(6, 2, 4, 3), draw(6, 2, 5, 3), draw(6, 2, 5, 3), draw(2, 4, 5)
+    expected = torch.zeros(6, 2, 4, 3, dtype=torch.float64)
+    for b in range(6):
+        for head in range(2):
+            # Values that tell keys apart show the attention weights themselves.
+            keys = torch.eye(5, dtype=torch.float64)
+            weights = naive(q[b, head], k[b, head], keys, None, None) * weight[head]
+            expected[b, head] = weights @ v[b, head]
+    compare(attention(q, k, v, weight=weight), expected, (q, k, v, weight))
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_bias_keeps_its_precision_beside_half_types(dtype, masked, autocast):
+    """It is far larger than a half type's steps; what a mask forbids stays forbidden."""
+    torch.manual_seed(0)
+    q, k, v = (draw(6, 2, 40, 16, dtype=dtype) for _ in range(3))
+    bias = 1000 + torch.rand(2, 40, 40)
+    valid = some_valid(3, 40) if masked else None
+    with torch.autocast('cpu', dtype, enabled=autocast):
+        ours = attention(q, k, v, bias, valid)
+    assert ours.dtype == dtype
+    inputs = [x.double() for x in (q, k, v, bias)]
+    expected = attention(*inputs, valid)
+    rounded = attention(*inputs[:3], bias.to(dtype).double(), valid)
+    scale = expected.abs().max()
+    assert (ours - expected).abs().max() < 8 * torch.finfo(dtype).eps * scale
+    assert (rounded - expected).abs().max() > 16 * torch.finfo(dtype).eps * scale
+    slope = torch.randn_like(expected)
+    found = torch.autograd.grad(ours, (q, k, v), slope.to(dtype))
+    wanted = torch.autograd.grad(expected, (q, k, v), slope)
+    for grad, theirs in zip(found, wanted):
+        assert grad.dtype == dtype
+        assert (grad.double() - theirs).abs().max() < 0.03 * theirs.abs().max()
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_weights_keep_their_precision_beside_half_types(dtype):
+    """Multiplied in float32: only the products are rounded."""
+    torch.manual_seed(0)
+    q, k = torch.zeros(1, 2, 5, 2, dtype=dtype), torch.zeros(1, 2, 40, 2, dtype=dtype)
+    v = torch.eye(40, dtype=dtype).expand(1, 2, 40, 40)
+    weight = torch.rand(2, 5, 40)
+    found = attention(q, k, v, weight=weight)
+    assert found.dtype == dtype
+    assert torch.equal(found, (torch.full((), 1 / 40) * weight).to(dtype)[None])
+
+
 # Of windows on maps. A case is one size and one neighbourhood for each map.
 
 FINE = Neighbourhood((2, 3), (1, 1), (1, 2), wraps=True)
