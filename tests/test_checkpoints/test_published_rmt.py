@@ -523,3 +523,31 @@ def test_the_message_names_the_file(tmp_path):
     torch.save(dict(model=published(dict(TINY, depths=[1, 1, 1, 1]))), path)
     with pytest.raises(ValueError, match='RMT-X.pth is of another arch'):
         load_published(RMT(TINY), path)
+
+
+def test_the_message_names_the_file_when_names_are_missing(tmp_path):
+    state = published()
+    del state['layers.0.blocks.0.retention.k_proj.weight']
+    torch.save(state, tmp_path / 'cut.pth')
+    with pytest.raises(ValueError, match='cut.pth: there is .*q_proj.weight, but no .*k_proj'):
+        load_published(RMT(TINY), tmp_path / 'cut.pth')
+
+
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 3)])
+def test_backbone_of_a_published_detector(out_indices):
+    """Its names are the classifier's after a prefix; norms of stages not emitted are left."""
+    state = published(extra_norms=True)
+    backbone = {
+        f'backbone.{name}': tensor
+        for name, tensor in state.items()
+        if not name.startswith(CLASSIFIER)
+    }
+    model, alone = (RMT(TINY, out_indices=out_indices) for _ in range(2))
+    report = load_published(model, {'state_dict': {**backbone, 'neck.conv.weight': torch.ones(1)}})
+    load_published(alone, state)
+    assert report.kind == 'published RMT' and not report.new
+    assert 'neck.conv.weight' in report.unused
+    assert ('out_norms.0.weight' in report.unused) == (0 not in out_indices)
+    assert same(model.state_dict(), alone.state_dict())
+    with pytest.raises(ValueError, match='set out_norm'):
+        load_published(RMT(TINY, out_norm=None), state)
