@@ -398,9 +398,11 @@ class ManhattanAttention(nn.Module):
             count = _at_a_time(log_decay.numel(), log_decay)
             rows = [(slice(i, i + count),) for i in range(0, len(q), count)]
             weight = log_decay.exp()
-            y = attention_in_chunks(
-                q, k, v, [(i, i) for i in rows], lambda _, *part: attention(*part, weight=weight)
-            )
+
+            def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
+                return attention(*part, weight=weight)
+
+            y = attention_in_chunks(q, k, v, [(i, i) for i in rows], attend)
         return y.transpose(1, 2).unflatten(0, (batch, -1))
 
     def _whole(
@@ -411,13 +413,15 @@ class ManhattanAttention(nn.Module):
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
         scores = rows.numel() * height * (len(q) if self.decay == 'product' else 1)
         count = min(height, _at_a_time(scores, rows))
-        memory = rows.new_empty(count * rows.numel() * height)
 
-        def attend(queries: tuple[slice, ...], *part: Tensor) -> Tensor:
+        def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
             """From some rows of queries to all tokens."""
             first, last = queries[2].start // width, queries[2].stop // width
             shape = heads, last - first, width, height, width
-            log_decay = memory[: math.prod(shape)].view(shape)
+            # The first part is the largest one.
+            if 'decay' not in scratch:
+                scratch['decay'] = rows.new_empty(math.prod(shape))
+            log_decay = scratch['decay'][: math.prod(shape)].view(shape)
             # The Manhattan distance is the sum of those along the two axes.
             near = columns[:, first:last, None, :, None], rows[:, None, :, None, :]
             log_decay = torch.add(*near, out=log_decay).flatten(3, 4).flatten(1, 2)

@@ -64,7 +64,7 @@ def attention_in_chunks(
     k: Tensor,
     v: Tensor,
     chunks: Sequence[tuple[tuple[slice, ...], tuple[slice, ...]]],
-    attend: Callable[[tuple[slice, ...], Tensor, Tensor, Tensor], Tensor],
+    attend: Callable[[tuple[slice, ...], dict, Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Attention a part at a time, computed again in the backward pass.
 
@@ -76,8 +76,9 @@ def attention_in_chunks(
         k (Tensor): Keys, (B, heads, K, d).
         v (Tensor): Values, (B, heads, K, d).
         chunks (Sequence[tuple]): Indices of each part's queries, and of its keys and values.
-        attend (Callable): Attention of one part, such as :func:`attention`; takes the indices of
-            its queries, and the part of ``q``, ``k`` and ``v``. What else it uses gets no gradient.
+        attend (Callable): Attention of one part. It takes the indices of the part's queries, a
+            dict in which it may keep memory for the next parts, and the part of ``q``, ``k`` and
+            ``v``. What else it uses gets no gradient.
 
     Returns:
         Tensor: (B, heads, N, d).
@@ -94,8 +95,9 @@ class _ChunkedAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
         out = out.transpose(1, 2)
+        scratch = {}
         for queries, keys in chunks:
-            out[queries] = attend(queries, q[queries], k[keys], v[keys])
+            out[queries] = attend(queries, scratch, q[queries], k[keys], v[keys])
         return out
 
     @staticmethod
@@ -103,10 +105,11 @@ class _ChunkedAttention(torch.autograd.Function):
     def backward(ctx, grad_out):
         q, k, v = ctx.saved_tensors
         grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))
+        scratch = {}
         for queries, keys in ctx.chunks:
             parts = [x.detach().requires_grad_() for x in (q[queries], k[keys], v[keys])]
             with torch.enable_grad():
-                part = ctx.attend(queries, *parts)
+                part = ctx.attend(queries, scratch, *parts)
             grads = torch.autograd.grad(part, parts, grad_out[queries])
             grad_q[queries] = grads[0]
             grad_k[keys] += grads[1]

@@ -51,17 +51,20 @@ class _WideConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x, _ = _gradients(grad, x, kernel, (True, False))
         if ctx.needs_input_grad[1]:
-            columns = []
+            width, columns = x.shape[3], []
             for shift in range(-middle, middle + 1):
                 if abs(shift) <= 1:
                     continue
-                # Where a pixel meets the one that lies ``shift`` to its right.
-                there = slice(max(shift, 0), x.shape[3] + min(shift, 0))
-                here = slice(max(-shift, 0), x.shape[3] + min(-shift, 0))
-                columns.append(
-                    _gradients(grad[..., here], x[..., there], kernel[..., :1], (False, True))[1]
-                )
-            centre = _gradients(grad, x, kernel[..., :3], (False, True))[1]
+                column = torch.zeros_like(kernel[..., :1])
+                if abs(shift) < width:
+                    # Where a pixel meets the one that lies ``shift`` to its right.
+                    there = slice(max(shift, 0), width + min(shift, 0))
+                    here = slice(max(-shift, 0), width + min(-shift, 0))
+                    _, column = _gradients(
+                        grad[..., here], x[..., there], kernel[..., :1], (False, True)
+                    )
+                columns.append(column)
+            _, centre = _gradients(grad, x, kernel[..., :3], (False, True))
             columns.insert(middle - 1, centre)
             grad_kernel = torch.cat(columns, dim=3)
         return grad_x, grad_kernel, grad.sum((0, 2, 3)) if ctx.has_bias else None

@@ -137,7 +137,11 @@ class _Rotation(torch.autograd.Function):
 
 
 def _as_complex(x: Tensor) -> Tensor:
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    pairs = x.unflatten(-1, (-1, 2))
+    *others, last = pairs.stride()
+    if last != 1 or any(stride % 2 for stride in (*others, x.storage_offset())):
+        pairs = pairs.contiguous()
+    return torch.view_as_complex(pairs)
 
 
 def log_decay(
