@@ -506,8 +506,6 @@ def _check_arch(arch: Mapping) -> None:
     for key in ('stem', 'downsample'):
         check_choice(f"arch['{key}']", arch[key], ('conv', 'patch'))
     check_flags(**{f"arch['{key}']": arch[key] for key in ('cpe', 'lce', 'ffn_conv')})
-    if arch['stem'] == 'conv' and dims[0] % 2:
-        raise ValueError(f'arch: the stem needs an even number of channels, got {dims[0]}')
 
 
 def _is_list(value: object, length: int) -> bool:

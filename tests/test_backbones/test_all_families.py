@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 import pickle
 import subprocess
 import sys
@@ -43,7 +44,35 @@ def is_frozen(module):
     return not any(p.requires_grad for p in module.parameters())
 
 
-# Batches and inputs.
+# Shapes, batches and inputs.
+
+
+@pytest.mark.parametrize('size', [(32, 32), (64, 96), (33, 45), (50, 97), (35, 32), (37, 130)])
+@pytest.mark.parametrize(
+    'family, parts, options',
+    [
+        ('RegionViT', dict(stem='3-conv'), {}),
+        ('RegionViT', dict(stem='1-conv'), dict(window_size=14)),
+        ('RegionViT', {}, dict(window_size=1)),
+        ('FocalTransformer', {}, {}),
+        ('FocalTransformer', {}, dict(window_size=7)),
+        ('FocalTransformer', {}, dict(use_conv_embed=True)),
+        ('RMT', {}, {}),
+        ('RMT', dict(stem='patch', downsample='patch'), {}),
+    ],
+    ids=str,
+)
+def test_shapes(family, parts, options, size):
+    arch = {**OPTIONS[family]['arch'], **parts}
+    model = build(family, peg=True, **{**options, 'arch': arch}).eval()
+    with torch.no_grad():
+        maps = model(image(*size, batch=2))
+    assert len(maps) == 4
+    for stage, found in enumerate(maps):
+        sides = (math.ceil(side / (4 * 2**stage)) for side in size)
+        assert found.shape == (2, arch['dims'][stage], *sides)
+        assert found.is_contiguous()  # compiled operations read the memory as it lies
+        assert found.isfinite().all()
 
 
 def test_samples_do_not_depend_on_each_other(family):

@@ -7,9 +7,7 @@ import pytest
 import tiny_backbones
 import torch
 import torch.nn.functional as F
-from tiny_backbones import OPTIONS, image, randomise
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from tiny_backbones import OPTIONS, LargestTensor, image, randomise
 
 from mmvitbackbones import FocalTransformer
 from mmvitbackbones.backbones.focal_transformer import (
@@ -229,23 +227,6 @@ def test_coarse_tokens_that_no_window_sees_are_left_out():
 # Shapes, sizes, batches.
 
 
-@pytest.mark.parametrize('size', [(32, 32), (64, 96), (33, 45), (50, 97), (35, 32), (37, 130)])
-@pytest.mark.parametrize('use_conv_embed', [False, True])
-@pytest.mark.parametrize('window', [7, None])
-def test_shapes(use_conv_embed, window, size):
-    options = {} if window is None else dict(window_size=window)
-    model = build(use_conv_embed=use_conv_embed, peg=True, **options).eval()
-    with torch.no_grad():
-        maps = model(image(*size, batch=2))
-    assert len(maps) == 4
-    for stage, found in enumerate(maps):
-        stride = 4 * 2**stage
-        expected = (2, TINY['dims'][stage], *(math.ceil(side / stride) for side in size))
-        assert found.shape == expected
-        assert found.is_contiguous()  # compiled operations read the memory as it lies
-        assert found.isfinite().all()
-
-
 def test_any_number_of_stages():
     arch = dict(dims=[8, 24], heads=[1, 3], depths=[1, 1])
     options = dict(expand_sizes=(1, 0), focal_windows=2, window_size=3)
@@ -301,20 +282,6 @@ def test_memory_grows_with_the_image_only(rate):
     assert largest[1] <= 4 * largest[0]
     assert kept[1] <= 4 * kept[0]
     assert largest[1] < (128 // 4) ** 4  # all pairs of tokens
-
-
-class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation returns, also in the backward pass."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_flatten(out)[0]:
-            if isinstance(tensor, torch.Tensor):
-                numel = tensor.untyped_storage().nbytes() // tensor.element_size()
-                self.numel = max(self.numel, numel)
-        return out
 
 
 # Options.

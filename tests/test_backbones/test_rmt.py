@@ -434,21 +434,6 @@ def test_nothing_of_all_pairs_of_tokens_is_kept(monkeypatch, decay, form):
 # Shapes, sizes, parameters.
 
 
-@pytest.mark.parametrize('size', [(32, 32), (64, 96), (33, 45), (50, 97), (35, 32), (37, 130)])
-@pytest.mark.parametrize('embedding', ['conv', 'patch'])
-def test_shapes(embedding, size):
-    model = build(arch=dict(TINY, stem=embedding, downsample=embedding)).eval()
-    with torch.no_grad():
-        maps = model(image(*size, batch=2))
-    assert len(maps) == 4
-    for stage, found in enumerate(maps):
-        stride = 4 * 2**stage
-        expected = (2, TINY['dims'][stage], *(math.ceil(side / stride) for side in size))
-        assert found.shape == expected
-        assert found.is_contiguous()  # compiled operations read the memory as it lies
-        assert found.isfinite().all()
-
-
 def test_any_number_of_stages():
     """Without a word on their attention, all but the last are decomposed."""
     arch = dict(dims=[8, 24], heads=[1, 3], depths=[1, 1], mlp_ratios=[1, 2])
