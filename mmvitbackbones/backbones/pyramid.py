@@ -289,11 +289,19 @@ def resolve_arch(
         return dict(zoo[arch])
     optional = optional or {}
     keys = set(next(iter(zoo.values()))) - set(optional)
-    if not isinstance(arch, Mapping) or set(arch) - set(optional) != keys:
+    wrong = None
+    if isinstance(arch, Mapping):
+        missing, unknown = keys - set(arch), set(arch) - keys - set(optional)
+        wrong = '; '.join(
+            f'{title}: {", ".join(sorted(map(str, found)))}'
+            for title, found in (('missing', missing), ('unknown', unknown))
+            if found
+        )
+    if not isinstance(arch, Mapping) or wrong:
         more = f' and perhaps {", ".join(sorted(optional))}' if optional else ''
         raise ValueError(
             f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
-            f'{", ".join(sorted(keys))}{more}, got {arch!r}'
+            f'{", ".join(sorted(keys))}{more}; got {wrong or repr(arch)}'
         )
     for key in per_stage:
         numbers = arch[key]

@@ -115,8 +115,9 @@ class RMT(Pyramid):
         decay (str): 'bias': the logarithm of the decay is added inside the softmax, as in the
             published weights; 'product': the softmax is multiplied by the decay, as Eq. 5 and 6
             write it. Defaults to 'bias'.
-        norm_cfg (dict): Norms of the convolutions in stem and downsampling; ``dict(type='SyncBN')``
-            for training them on several GPUs. Defaults to ``dict(type='BN')``.
+        norm_cfg (dict, optional): Norms of the convolutions in stem and downsampling;
+            ``dict(type='SyncBN')`` for training them on several GPUs, ``dict(type='GN',
+            num_groups=...)`` without published weights; None: ``dict(type='BN')``.
         out_indices (Sequence[int], optional): Stages to emit; None: all.
         out_norm (str, optional): 'output' (a LayerNorm on each map that leaves the backbone),
             'inline' (the next stage also receives it), or None. Defaults to 'output'.
@@ -159,6 +160,11 @@ class RMT(Pyramid):
         check_flags(with_cp=with_cp)
         check_rates(drop_path_rate=drop_path_rate)
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('BN', 'SyncBN', 'GN'):
+            raise ValueError(
+                "norm_cfg must be dict(type='BN'), dict(type='SyncBN') or dict(type='GN', "
+                f'num_groups=...), got {norm_cfg!r}'
+            )
         stem = ConvStem(dims[0], norm_cfg) if arch['stem'] == 'conv' else PatchStem(3, dims[0], 4)
         stages = []
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):

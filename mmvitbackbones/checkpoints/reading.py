@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+from argparse import Namespace
 from collections.abc import Callable
 
 import numpy as np
@@ -20,8 +21,12 @@ class UnreadableCheckpointError(RuntimeError):
     """A file that is no checkpoint, is damaged, or holds more than plain data."""
 
 
-def _mmengine_classes() -> list:
-    """What a training checkpoint of mmengine holds besides tensors: logs, as numpy arrays."""
+def _safe_classes() -> list:
+    """What checkpoints hold besides tensors.
+
+    Those of mmengine hold logs, as numpy arrays; those of many published training scripts the
+    arguments of the command line.
+    """
     multiarray = (getattr(np, '_core', None) or np.core).multiarray
     # NumPy 2 renamed the module; files of either version are read under either version.
     functions = [
@@ -32,7 +37,7 @@ def _mmengine_classes() -> list:
     codes = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
     numbers = {type(np.dtype(code)) for code in codes}
     functions.append(_named(_statistic, 'builtins', 'getattr'))
-    return [HistoryBuffer, np.ndarray, np.dtype, *functions, *numbers]
+    return [Namespace, HistoryBuffer, np.ndarray, np.dtype, *functions, *numbers]
 
 
 def _named(function: Callable, module: str, name: str | None = None) -> Callable:
@@ -59,7 +64,7 @@ def allow_mmengine_classes() -> None:
     Torch before 2.4 has no such list; there, only checkpoints without logs can be read.
     """
     if hasattr(torch.serialization, 'add_safe_globals'):
-        torch.serialization.add_safe_globals(_mmengine_classes())
+        torch.serialization.add_safe_globals(_safe_classes())
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> dict:

@@ -69,7 +69,7 @@ def drop_absent_weights(model: ConfigDict) -> None:
         init = part.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
             if '://' not in init['checkpoint'] and not osp.isfile(init['checkpoint']):
-                print_log(f'{init["checkpoint"]} is not there: the demo starts from scratch')
+                print_log(f'{init["checkpoint"]} is not there: the demo does without')
                 part['init_cfg'] = None
 
 

@@ -356,7 +356,7 @@ def test_bad_options(family, options, words):
         ('depths', [1, 0, 1, 1], ['depths', 'positive integers']),
         ('dims', 16, ['dims', 'positive integers', '16']),
         ('heads', [3, 2, 4, 4], ['3 heads', 'channels']),
-        ('extra', 2, ['depths, dims, heads']),
+        ('extra', 2, ['depths, dims, heads', 'unknown: extra']),
     ],
 )
 def test_bad_arch(family, key, value, words):

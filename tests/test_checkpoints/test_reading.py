@@ -1,5 +1,6 @@
 """Reading checkpoints: what is plain data loads, and nothing in a file runs."""
 
+import argparse
 import functools
 import http.server
 import io
@@ -8,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +309,15 @@ def test_mmengine_loads_urls_through_it(safe_loading, site):
     torch.save(content(), folder / 'x.pth')
     checkpoint = CheckpointLoader.load_checkpoint(f'{url}/x.pth', 'cpu')
     assert checkpoint['meta']['iter'] == 2 and requests
+
+
+def test_arguments_of_a_command_line(tmp_path):
+    """Many published training scripts save theirs beside the weights."""
+    arguments = argparse.Namespace(lr=1e-3, name='tiny', sizes=[224])
+    torch.save(dict(model=dict(w=torch.ones(2)), args=arguments), tmp_path / 'published.pth')
+    found = read_checkpoint(tmp_path / 'published.pth')
+    assert found['args'] == arguments and torch.equal(found['model']['w'], torch.ones(2))
+    arguments.code = Path.home  # a function
+    torch.save(dict(args=arguments), tmp_path / 'code.pth')
+    with pytest.raises(UnreadableCheckpointError, match='more than tensors'):
+        read_checkpoint(tmp_path / 'code.pth')
