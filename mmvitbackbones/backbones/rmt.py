@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -26,6 +26,9 @@ from .pyramid import (
 
 # Scores computed at a time where they are not left to a fused kernel, or their bias is large.
 _CHUNK_BYTES = 16 * 2**20
+# Up to this many samples go through the columns one by one: their tokens lie apart in memory, and
+# copies of them would be kept for the backward pass.
+_FEW = 4
 # A key that weighs less than the e-th power of this, beside the query's own, does not count.
 _NEGLIGIBLE = -30.0
 
@@ -385,8 +388,7 @@ class ManhattanAttention(nn.Module):
         least = self._least(q, k)
         if self.form == 'decomposed':
             y = self._along_rows(q, k, v, _cut(rows, least))
-            q, k, y = (t.transpose(1, 2) for t in (q, k, y))
-            y = self._along_rows(q, k, y, _cut(columns, least)).transpose(1, 2)
+            y = self._along_columns(q, k, y, _cut(columns, least))
         else:
             y = self._whole(q, k, v, rows, columns, least)
         y = y.flatten(3)
@@ -411,26 +413,37 @@ class ManhattanAttention(nn.Module):
             y = attention_in_chunks(q, k, v, [(i, i) for i in rows], attend)
         return y.transpose(1, 2).unflatten(0, (batch, -1))
 
+    def _along_columns(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
+        """Attend within each column; (B, H, W, heads, d) in and out."""
+        if 1 < len(q) <= _FEW:
+            samples = zip(*(t.split(1) for t in (q, k, v)))
+            return torch.cat([self._along_columns(*sample, log_decay) for sample in samples])
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return self._along_rows(q, k, v, log_decay).transpose(1, 2)
+
     def _whole(
         self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
     ) -> Tensor:
         """Attend among all tokens; (B, H, W, heads, d) in and out."""
-        heads, height, width = len(rows), columns.shape[1], rows.shape[1]
+        height, width = columns.shape[1], rows.shape[1]
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
-        scores = rows.numel() * height * (len(q) if self.decay == 'product' else 1)
-        count = min(height, _at_a_time(scores, rows))
+        scores = len(rows) * height * width * (len(q) if self.decay == 'product' else 1)
+        count = _at_a_time(scores, rows)
 
         def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
-            """From some rows of queries to all tokens."""
-            first, last = queries[2].start // width, queries[2].stop // width
-            shape = heads, last - first, width, height, width
+            """From some queries, rows or a part of one row, to all tokens."""
+            start, stop = queries[2].start, queries[2].stop
+            first, last = start // width, (stop - 1) // width + 1
+            left, right = start - first * width, stop - (last - 1) * width
+            # The Manhattan distance is the sum of those along the two axes.
+            vertical = columns[:, first:last, None, :, None]
+            horizontal = rows[:, None, left:right, None, :]
+            shape = torch.broadcast_shapes(vertical.shape, horizontal.shape)
             # The first part is the largest one.
             if 'decay' not in scratch:
                 scratch['decay'] = rows.new_empty(math.prod(shape))
             log_decay = scratch['decay'][: math.prod(shape)].view(shape)
-            # The Manhattan distance is the sum of those along the two axes.
-            near = columns[:, first:last, None, :, None], rows[:, None, :, None, :]
-            log_decay = torch.add(*near, out=log_decay).flatten(3, 4).flatten(1, 2)
+            log_decay = torch.add(vertical, horizontal, out=log_decay).flatten(3).flatten(1, 2)
             if least is not None:
                 log_decay.masked_fill_(log_decay < least, float('-inf'))
             if self.decay == 'bias':
@@ -438,8 +451,7 @@ class ManhattanAttention(nn.Module):
             return attention(*part, weight=log_decay.exp_())
 
         every = slice(None)
-        lines = [(i, min(i + count, height)) for i in range(0, height, count)]
-        chunks = [((every, every, slice(i * width, j * width)), (every,)) for i, j in lines]
+        chunks = [((every, every, tokens), (every,)) for tokens in _tokens(height, width, count)]
         q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
         y = attention_in_chunks(q, k, v, chunks, attend)
         return y.transpose(1, 2).unflatten(1, (height, width))
@@ -467,8 +479,22 @@ def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
 
 
 def _at_a_time(scores: int, like: Tensor) -> int:
-    """How many rows make a chunk, for a number of scores of each."""
-    return max(1, _CHUNK_BYTES // (scores * like.element_size()))
+    """How many of what has a number of scores each make a chunk."""
+    # What a GPU does at a time should be more than a CPU's cache holds.
+    memory = _CHUNK_BYTES * (1 if like.device.type == 'cpu' else 8)
+    return max(1, memory // (scores * like.element_size()))
+
+
+def _tokens(height: int, width: int, count: int) -> Iterator[slice]:
+    """Cut a map's tokens into rows of together up to ``count`` tokens, or into parts of rows."""
+    rows = min(height, count // width)
+    if rows:
+        for row in range(0, height, rows):
+            yield slice(row * width, min(row + rows, height) * width)
+        return
+    for row in range(height):
+        for column in range(0, width, count):
+            yield slice(row * width + column, row * width + min(column + count, width))
 
 
 def _forms(attention: str | Sequence[str] | None, stages: int) -> list[str]:
@@ -496,7 +522,7 @@ def _check_arch(arch: Mapping) -> None:
             )
     ranges, scales = arch['decay_range'], arch['layer_scale']
     if not _is_list(ranges, len(dims)) or not all(
-        _is_list(pair, 2) and all(_is_number(n) and n > 0 for n in pair) for pair in ranges
+        _is_list(pair, 2) and all(_is_number(n) and 2.0**-n < 1 for n in pair) for pair in ranges
     ):
         raise ValueError(
             f'arch: decay_range must be {len(dims)} pairs of positive numbers, one for each stage, '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +51,25 @@ def attention(
     mask = None
     if bias is not None:
         # On a CPU half types take a bias in float32, elsewhere it has to be rounded.
-        exact = q.device.type == 'cpu' and bias.dtype == torch.float32 and q.dtype.itemsize == 2
+        half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
+        exact = half and q.device.type == 'cpu' and _half_takes_float()
         mask = bias[None] if exact else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
     with torch.autocast('cpu', enabled=False):  # would round the bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+
+
+@lru_cache(maxsize=1)
+def _half_takes_float() -> bool:
+    """Whether this torch attends in half types with a mask in float32; old ones refuse."""
+    q = torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16, device='cpu')
+    try:
+        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.zeros(1, 1, device='cpu'))
+    except RuntimeError:
+        return False
+    return True
 
 
 def attention_in_chunks(
@@ -104,7 +117,11 @@ class _ChunkedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_out):
         q, k, v = ctx.saved_tensors
-        grad_q, grad_k, grad_v = (torch.zeros_like(x) for x in (q, k, v))
+        # Half types would round every sum.
+        grad_q, grad_k, grad_v = (
+            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+            for x in (q, k, v)
+        )
         scratch = {}
         for queries, keys in ctx.chunks:
             parts = [x.detach().requires_grad_() for x in (q[queries], k[keys], v[keys])]
@@ -114,7 +131,7 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_q[queries] = grads[0]
             grad_k[keys] += grads[1]
             grad_v[keys] += grads[2]
-        return None, None, grad_q, grad_k, grad_v
+        return None, None, grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
 @torch.compiler.disable  # a part is differentiated while the whole is

@@ -39,7 +39,6 @@ class _WideConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, kernel, bias):
         ctx.save_for_backward(x, kernel)
-        ctx.has_bias = bias is not None
         return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=len(kernel))
 
     @staticmethod
@@ -49,7 +48,7 @@ class _WideConv(torch.autograd.Function):
         grad_x = grad_kernel = None
         middle = kernel.shape[-1] // 2
         if ctx.needs_input_grad[0]:
-            grad_x, _ = _gradients(grad, x, kernel, (True, False))
+            grad_x, _, _ = depthwise_gradients(grad, x, kernel, (True, False, False))
         if ctx.needs_input_grad[1]:
             width, columns = x.shape[3], []
             for shift in range(-middle, middle + 1):
@@ -60,25 +59,41 @@ class _WideConv(torch.autograd.Function):
                     # Where a pixel meets the one that lies ``shift`` to its right.
                     there = slice(max(shift, 0), width + min(shift, 0))
                     here = slice(max(-shift, 0), width + min(-shift, 0))
-                    _, column = _gradients(
-                        grad[..., here], x[..., there], kernel[..., :1], (False, True)
+                    _, column, _ = depthwise_gradients(
+                        grad[..., here], x[..., there], kernel[..., :1], (False, True, False)
                     )
                 columns.append(column)
-            _, centre = _gradients(grad, x, kernel[..., :3], (False, True))
+            _, centre, _ = depthwise_gradients(grad, x, kernel[..., :3], (False, True, False))
             columns.insert(middle - 1, centre)
             grad_kernel = torch.cat(columns, dim=3)
-        return grad_x, grad_kernel, grad.sum((0, 2, 3)) if ctx.has_bias else None
+        return grad_x, grad_kernel, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
 
 
-def _gradients(
-    grad: Tensor, x: Tensor, kernel: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a depth-wise convolution's input and kernel."""
-    padding = [side // 2 for side in kernel.shape[2:]]
-    ones, none = [1, 1], [0, 0]
+def depthwise_gradients(
+    grad: Tensor,
+    x: Tensor,
+    kernel: Tensor,
+    wanted: tuple[bool, bool, bool],
+    padding: tuple[int, int] | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of a depth-wise convolution's input, kernel and bias.
+
+    Args:
+        grad (Tensor): Gradient of its output, (B, C, H, W).
+        x (Tensor): Its input.
+        kernel (Tensor): (C, 1, h, w).
+        wanted (tuple[bool, bool, bool]): Which of the three to compute.
+        padding (tuple[int, int], optional): Zeros above and below, and on the left and right;
+            None: half the kernel.
+
+    Returns:
+        tuple[Tensor | None, ...]: The gradients, None for those not wanted.
+    """
+    padding = [side // 2 for side in kernel.shape[2:]] if padding is None else list(padding)
+    channels, ones, none = len(kernel), [1, 1], [0, 0]
     return torch.ops.aten.convolution_backward(
-        grad, x, kernel, None, ones, padding, ones, False, none, len(kernel), [*wanted, False]
-    )[:2]
+        grad, x, kernel, [channels], ones, padding, ones, False, none, channels, list(wanted)
+    )
 
 
 class PEG(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .cpu import on_cpu
-from .depthwise import DepthwiseConv, residual
+from .depthwise import DepthwiseConv, depthwise_gradients, residual
 
 # Tokens at a time on a CPU: their hidden values stay in the cache. With a convolution more, as its
 # calls cost more.
@@ -98,9 +98,16 @@ class _CPUFeedForward(torch.autograd.Function):
             hidden = _convolve(strips.all('hidden'), adding, kernel_bias)
             grad_weight2.addmm_(_tokens(grad_out[rows]).t(), _tokens(hidden))
             if kernel is not None:
-                parts = _kernel_gradients(strips.middle('grad'), strips.all('hidden'), kernel)
-                grad_kernel += parts[0]
-                grad_kernel_bias += parts[1]
+                # A strip has its margins above and below instead of padding.
+                _, of_kernel, of_bias = depthwise_gradients(
+                    _image(strips.middle('grad')),
+                    _image(strips.all('hidden')),
+                    kernel,
+                    wanted=(False, True, True),
+                    padding=(0, 1),
+                )
+                grad_kernel += of_kernel
+                grad_kernel_bias += of_bias
             before = strips.middle('before') if kept is None else kept[rows]
             grad_hidden = _convolve(strips.all('grad'), turned, None)
             grad_before = torch.ops.aten.gelu_backward(grad_hidden, before)
@@ -188,24 +195,6 @@ def _convolve(x: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
         return x
     y = F.conv2d(_image(x), kernel, bias, padding=(0, 1), groups=len(kernel))
     return y.permute(0, 2, 3, 1)[0]
-
-
-def _kernel_gradients(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`_convolve`'s kernel and bias."""
-    ones, none = [1, 1], [0, 0]
-    return torch.ops.aten.convolution_backward(
-        _image(grad),
-        _image(x),
-        kernel,
-        [len(kernel)],
-        ones,
-        [0, 1],
-        ones,
-        False,
-        none,
-        len(kernel),
-        [False, True, True],
-    )[1:]
 
 
 def _image(x: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
         tuple[Tensor, ...]: Rotated queries and keys, (B, H, W, heads, d) each; rounded to the type
         of ``x`` after the rotation.
     """
-    return _Rotation.apply(x, rotation)
+    return _rotate(x, rotation)
 
 
 class _Rotation(torch.autograd.Function):
@@ -136,11 +136,16 @@ class _Rotation(torch.autograd.Function):
         return out.to(grads[0].dtype), None
 
 
+@torch.compiler.disable  # inductor has no complex numbers
+def _rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
+    return _Rotation.apply(x, rotation)
+
+
 def _as_complex(x: Tensor) -> Tensor:
     pairs = x.unflatten(-1, (-1, 2))
     *others, last = pairs.stride()
     if last != 1 or any(stride % 2 for stride in (*others, x.storage_offset())):
-        pairs = pairs.contiguous()
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
     return torch.view_as_complex(pairs)
 
 

@@ -25,7 +25,7 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_prob = drop_prob
-        self.scale = None if scale is None else nn.Parameter(torch.full((dims,), scale))
+        self.scale = None if scale is None else nn.Parameter(torch.full((dims,), float(scale)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the branch ``y`` to ``x``; (B, ..., C) in and out."""

@@ -151,6 +151,22 @@ def test_both_ways_through_the_call_agree(family, monkeypatch):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
+def test_compiled_equals_eager(family):
+    """All that a compiler traces; its own code is not ours to test."""
+    x = image(33, 45, batch=2)
+    model = build(family, peg=True)
+    expected, expected_grads = gradients(model, x)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend='aot_eager', dynamic=False)
+    model.zero_grad()
+    maps = compiled(x)
+    weighed(maps).backward()
+    for found, wanted in zip(maps, expected):
+        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected_grads[name], atol=1e-8, rtol=1e-8)
+
+
 @pytest.mark.parametrize('rates', [{}, dict(drop_path_rate=0.5, drop_rate=0.2, attn_drop_rate=0.2)])
 def test_with_cp_equals_without(family, rates):
     """Also where the blocks draw random numbers."""

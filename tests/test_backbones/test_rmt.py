@@ -235,21 +235,25 @@ def chunks(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('rows, count', [(0, 5), (2, 3), (3, 2), (5, 1), (100, 1)])
+@pytest.mark.parametrize(
+    'rows, count', [(0, 20), (0.5, 10), (0.75, 10), (1, 5), (2, 3), (3, 2), (5, 1), (100, 1)]
+)
 @decays
 def test_chunks_of_whole_attention(monkeypatch, chunks, decay, rows, count):
-    """Of so many rows of queries as the scores, or the bias of all samples, leave room for."""
+    """Of so many rows of queries, or parts of a row, as the scores or the bias leave room for."""
     height, width, heads, batch = 5, 4, 2, 2
     scores = heads * width * height * width * (batch if decay == 'product' else 1)
-    monkeypatch.setattr(rmt, '_CHUNK_BYTES', rows * scores * 8)
+    monkeypatch.setattr(rmt, '_CHUNK_BYTES', int(rows * scores * 8))
     stage, x = make_stage('whole', decay), make_map(height, width)
     compare(stage, x)
     assert {len(of_call) for of_call in chunks} == {count}
 
 
-@pytest.mark.parametrize('lines, counts', [(0, (10, 8)), (3, (3, 3)), (4, (2, 2)), (99, (1, 1))])
+@pytest.mark.parametrize(
+    'lines, counts', [(0, (10, 4, 4)), (3, (3, 2, 2)), (4, (2, 1, 1)), (99, (1, 1, 1))]
+)
 def test_chunks_of_decomposed_products(monkeypatch, chunks, lines, counts):
-    """Of so many columns, and of more rows as they are shorter, of all samples together."""
+    """Of so many columns of one sample, and of more rows, as they are shorter, of all samples."""
     height, width, heads = 5, 4, 2
     monkeypatch.setattr(rmt, '_CHUNK_BYTES', lines * heads * height * height * 8)
     stage, x = make_stage('decomposed', 'product'), make_map(height, width)
@@ -648,3 +652,17 @@ def test_bad_archs(changes, words):
 @pytest.mark.parametrize('key', ['dims', 'heads', 'depths', 'mlp_ratios', 'decay_range'])
 def test_an_arch_that_lacks_something(key):
     assert NEEDED in error_of({name: value for name, value in TINY.items() if name != key})
+
+
+@pytest.mark.parametrize('few', [0, 1, 4])
+def test_columns_of_few_samples_and_of_many(monkeypatch, few):
+    """One sample after the other, or copied to be together: the same."""
+    stage, x = make_stage('decomposed', 'bias'), make_map(5, 4, 3)
+    (expected,) = stage(x)
+    monkeypatch.setattr(rmt, '_FEW', few)
+    torch.testing.assert_close(stage(x)[0], expected, atol=1e-12, rtol=1e-12)
+
+
+def test_layer_scale_in_whole_numbers():
+    model = build(arch=dict(TINY, layer_scale=[1, None, 0, 2]))
+    assert model.stages[3].blocks[0].residual1.scale.dtype == torch.float64

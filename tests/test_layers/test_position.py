@@ -218,3 +218,10 @@ def test_decay_with_the_distance(dtype, heads, interval):
 
 def test_decay_of_a_single_token():
     assert torch.equal(log_decay(1, 3, (2, 6), CPU), torch.zeros(3, 1, 1))
+
+
+def test_rotation_at_an_odd_place_in_memory():
+    x = torch.randn(97, dtype=torch.float64)[1:].view(1, 2, 3, 2, 2, 4)
+    rotation = rotary_embedding(2, 3, 4, x.device, x.dtype)
+    for found, wanted in zip(rotate(x, rotation), rotate(x.clone(), rotation)):
+        assert torch.equal(found, wanted)
