@@ -72,6 +72,7 @@ def _half_takes_float() -> bool:
     return True
 
 
+@torch.compiler.disable  # a part is differentiated while the whole is
 def attention_in_chunks(
     q: Tensor,
     k: Tensor,
@@ -96,7 +97,7 @@ def attention_in_chunks(
     Returns:
         Tensor: (B, heads, N, d).
     """
-    return _in_chunks(attend, chunks, q, k, v)
+    return _ChunkedAttention.apply(attend, chunks, q, k, v)
 
 
 class _ChunkedAttention(torch.autograd.Function):
@@ -132,11 +133,6 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_k[keys] += grads[1]
             grad_v[keys] += grads[2]
         return None, None, grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
-
-
-@torch.compiler.disable  # a part is differentiated while the whole is
-def _in_chunks(*args) -> Tensor:
-    return _ChunkedAttention.apply(*args)
 
 
 def window_attention(

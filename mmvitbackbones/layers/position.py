@@ -101,6 +101,7 @@ def rotary_embedding(
     return torch.polar(torch.ones_like(angles), angles)
 
 
+@torch.compiler.disable  # inductor has no complex numbers
 def rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
     """Rotate each pair of adjacent channels.
 
@@ -112,7 +113,7 @@ def rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
         tuple[Tensor, ...]: Rotated queries and keys, (B, H, W, heads, d) each; rounded to the type
         of ``x`` after the rotation.
     """
-    return _rotate(x, rotation)
+    return _Rotation.apply(x, rotation)
 
 
 class _Rotation(torch.autograd.Function):
@@ -134,11 +135,6 @@ class _Rotation(torch.autograd.Function):
             grad = _as_complex(grad.to(out.dtype))
             torch.mul(grad, rotation.conj(), out=_as_complex(part))
         return out.to(grads[0].dtype), None
-
-
-@torch.compiler.disable  # inductor has no complex numbers
-def _rotate(x: Tensor, rotation: Tensor) -> tuple[Tensor, ...]:
-    return _Rotation.apply(x, rotation)
 
 
 def _as_complex(x: Tensor) -> Tensor:
