@@ -5,9 +5,9 @@ from .version import __version__
 
 check_requirements()
 
-from .backbones import RMT, FocalTransformer, RegionViT  # noqa: E402
+from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes  # noqa: E402
 
 allow_mmengine_classes()
 
-__all__ = ['RMT', 'FocalTransformer', 'RegionViT', '__version__']
+__all__ = ['RMT', 'FocalTransformer', 'RegionViT', 'VisionLongformer', '__version__']

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / 'golden'
-_RENAMED = {'proj_cls.': 'proj.'}
+_RENAMED = {'proj_cls.': 'proj.', '_global.': '.'}
 
 
 def names(family: str) -> list[str]:

@@ -264,6 +264,21 @@ def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 
     return values
 
 
+def each_of(option: str, value: str | Sequence[str], allowed: Sequence[str], stages: int) -> list:
+    """An option's choice for each stage, from one for all or one each.
+
+    Raises:
+        ValueError: If there are not as many choices as stages, or one is not allowed.
+    """
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    if len(values) != stages or any(v not in allowed for v in values):
+        raise ValueError(
+            f'{option} must be {" or ".join(map(repr, allowed))}, or {stages} of them, one for '
+            f'each stage; got {value!r}'
+        )
+    return values
+
+
 def resolve_arch(
     arch: str | Mapping,
     zoo: Mapping[str, Mapping],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
-from ..layers.attention import attention, attention_in_chunks
+from ..layers.attention import at_a_time, attention, attention_in_chunks, token_chunks
 from ..layers.position import log_decay, rotary_embedding, rotate
 from .pyramid import (
     Pyramid,
@@ -21,11 +21,10 @@ from .pyramid import (
     check_heads,
     check_rates,
     drop_path_rates,
+    each_of,
     resolve_arch,
 )
 
-# Scores computed at a time where they are not left to a fused kernel, or their bias is large.
-_CHUNK_BYTES = 16 * 2**20
 # Up to this many samples go through the columns one by one: their tokens lie apart in memory, and
 # copies of them would be kept for the backward pass.
 _FEW = 4
@@ -157,7 +156,10 @@ class RMT(Pyramid):
         arch = resolve_arch(arch, ARCHS, per_stage, optional=_PARTS)
         dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
         _check_arch(arch)
-        forms = _forms(arch['attention'] if attention is None else attention, len(dims))
+        forms = arch['attention'] if attention is None else attention
+        if forms is None:
+            forms = ['decomposed'] * (len(dims) - 1) + ['whole']
+        forms = each_of('attention', forms, ('decomposed', 'whole'), len(dims))
         scales = arch['layer_scale'] or [None] * len(dims)
         check_choice('decay', decay, ('bias', 'product'))
         check_flags(with_cp=with_cp)
@@ -403,7 +405,7 @@ class ManhattanAttention(nn.Module):
         if self.decay == 'bias':
             y = attention(q, k, v, log_decay)
         else:
-            count = _at_a_time(log_decay.numel(), log_decay)
+            count = at_a_time(log_decay.numel(), log_decay)
             rows = [(slice(i, i + count),) for i in range(0, len(q), count)]
             weight = log_decay.exp()
 
@@ -428,7 +430,7 @@ class ManhattanAttention(nn.Module):
         height, width = columns.shape[1], rows.shape[1]
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
         scores = len(rows) * height * width * (len(q) if self.decay == 'product' else 1)
-        count = _at_a_time(scores, rows)
+        count = at_a_time(scores, rows)
 
         def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
             """From some queries, rows or a part of one row, to all tokens."""
@@ -451,7 +453,9 @@ class ManhattanAttention(nn.Module):
             return attention(*part, weight=log_decay.exp_())
 
         every = slice(None)
-        chunks = [((every, every, tokens), (every,)) for tokens in _tokens(height, width, count)]
+        chunks = [
+            ((every, every, tokens), (every,)) for tokens in token_chunks(height, width, count)
+        ]
         q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
         y = attention_in_chunks(q, k, v, chunks, attend)
         return y.transpose(1, 2).unflatten(1, (height, width))
@@ -476,39 +480,6 @@ class ManhattanAttention(nn.Module):
 
 def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
     return log_decay if least is None else log_decay.masked_fill(log_decay < least, float('-inf'))
-
-
-def _at_a_time(scores: int, like: Tensor) -> int:
-    """How many of what has a number of scores each make a chunk."""
-    # What a GPU does at a time should be more than a CPU's cache holds.
-    memory = _CHUNK_BYTES * (1 if like.device.type == 'cpu' else 8)
-    return max(1, memory // (scores * like.element_size()))
-
-
-def _tokens(height: int, width: int, count: int) -> Iterator[slice]:
-    """Cut a map's tokens into rows of together up to ``count`` tokens, or into parts of rows."""
-    rows = min(height, count // width)
-    if rows:
-        for row in range(0, height, rows):
-            yield slice(row * width, min(row + rows, height) * width)
-        return
-    for row in range(height):
-        for column in range(0, width, count):
-            yield slice(row * width + column, row * width + min(column + count, width))
-
-
-def _forms(attention: str | Sequence[str] | None, stages: int) -> list[str]:
-    """The form of the attention in each stage."""
-    if attention is None:
-        return ['decomposed'] * (stages - 1) + ['whole']
-    several = isinstance(attention, (list, tuple))
-    forms = list(attention) if several else [attention] * stages
-    if len(forms) != stages or any(form not in ('decomposed', 'whole') for form in forms):
-        raise ValueError(
-            f"attention must be 'decomposed' or 'whole', or {stages} of them, one for each stage; "
-            f'got {attention!r}'
-        )
-    return forms
 
 
 def _check_arch(arch: Mapping) -> None:

@@ -9,18 +9,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import focal_transformer, regionvit, rmt
+from . import focal_transformer, regionvit, rmt, vision_longformer
 from .conversion import Conversion
 from .reading import read_checkpoint
 
 # By the class of the backbone: the rules of its published files. Each has a NAME, the functions
 # recognise, convert and resize, and two patterns of our names: what STARTS_NEW, with a warning,
 # where the file has none or one of another shape; and what may be SWITCHED_OFF in the model.
-FAMILIES = {'FocalTransformer': focal_transformer, 'RegionViT': regionvit, 'RMT': rmt}
+FAMILIES = {
+    'FocalTransformer': focal_transformer,
+    'RegionViT': regionvit,
+    'RMT': rmt,
+    'VisionLongformer': vision_longformer,
+}
 
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
@@ -108,10 +112,10 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         if name not in target:
             continue
         if tensor.shape != target[name].shape:
-            if family.STARTS_NEW.search(name):
+            resized = _resized(family, name, tensor, target[name], source)
+            if resized is None:
                 report.unused.append(name)
                 continue
-            resized = _resized(family, name, tensor, target[name].shape, source)
             report.resized[name] = (tensor.shape, resized.shape)
             tensor = resized
         filled[name] = tensor
@@ -139,15 +143,17 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
 
 
 def _resized(
-    family: ModuleType, name: str, tensor: Tensor, shape: torch.Size, source: str
-) -> Tensor:
+    family: ModuleType, name: str, tensor: Tensor, wanted: Tensor, source: str
+) -> Tensor | None:
+    """The tensor in the model's shape; None where it starts new."""
     try:
-        resized = family.resize(name, tensor, shape)
+        resized = family.resize(name, tensor, wanted)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
-    if resized is None:
+    if resized is None and not family.STARTS_NEW.search(name):
         raise ValueError(
-            f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants {tuple(shape)}: '
+            f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
+            f'{tuple(wanted.shape)}: '
             'are they of the same family, arch and options?'
         )
     return resized

@@ -4,13 +4,15 @@ from .attention import SelfAttention
 from .depthwise import PEG, DepthwiseConv
 from .embedding import PatchEmbedding, PatchStem
 from .feed_forward import FeedForward
-from .position import RelativePositionBias
+from .position import AbsolutePosition, MapPositionBias, RelativePositionBias
 from .residual import Residual
 
 __all__ = [
     'PEG',
+    'AbsolutePosition',
     'DepthwiseConv',
     'FeedForward',
+    'MapPositionBias',
     'PatchEmbedding',
     'PatchStem',
     'RelativePositionBias',

@@ -14,6 +14,8 @@ from .windows import Neighbourhood
 
 # Scores computed at a time on a CPU: small enough to stay in the cache.
 _BLOCK_BYTES = 8 * 2**20
+# The same where they are not left to a fused kernel, or their bias is large.
+_CHUNK_BYTES = 16 * 2**20
 # Tokens at a time on a CPU where nothing is kept for a backward pass: fresh memory for the
 # projections of a whole map costs as much time as computing them.
 _GROUP = 2**14
@@ -78,7 +80,8 @@ def attention_in_chunks(
     k: Tensor,
     v: Tensor,
     chunks: Sequence[tuple[tuple[slice, ...], tuple[slice, ...]]],
-    attend: Callable[[tuple[slice, ...], dict, Tensor, Tensor, Tensor], Tensor],
+    attend: Callable[..., Tensor],
+    learned: Sequence[Tensor] = (),
 ) -> Tensor:
     """Attention a part at a time, computed again in the backward pass.
 
@@ -91,48 +94,79 @@ def attention_in_chunks(
         v (Tensor): Values, (B, heads, K, d).
         chunks (Sequence[tuple]): Indices of each part's queries, and of its keys and values.
         attend (Callable): Attention of one part. It takes the indices of the part's queries, a
-            dict in which it may keep memory for the next parts, and the part of ``q``, ``k`` and
-            ``v``. What else it uses gets no gradient.
+            dict in which it may keep memory for the next parts, the part of ``q``, ``k`` and
+            ``v``, and what is ``learned``. What else it uses gets no gradient.
+        learned (Sequence[Tensor]): What biases are made of.
 
     Returns:
         Tensor: (B, heads, N, d).
     """
-    return _ChunkedAttention.apply(attend, chunks, q, k, v)
+    return _ChunkedAttention.apply(attend, chunks, q, k, v, *learned)
 
 
 class _ChunkedAttention(torch.autograd.Function):
     """See :func:`attention_in_chunks`."""
 
     @staticmethod
-    def forward(ctx, attend, chunks, q, k, v):
+    def forward(ctx, attend, chunks, q, k, v, *learned):
         ctx.attend, ctx.chunks = attend, chunks
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(q, k, v, *learned)
+        # A view of what wants a gradient wants one, too: no fused kernel would take it as a bias.
+        learned = [x.detach() for x in learned]
         out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
         out = out.transpose(1, 2)
         scratch = {}
         for queries, keys in chunks:
-            out[queries] = attend(queries, scratch, q[queries], k[keys], v[keys])
+            out[queries] = attend(queries, scratch, q[queries], k[keys], v[keys], *learned)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        q, k, v = ctx.saved_tensors
+        inputs = ctx.saved_tensors
+        q, k, v, *learned = inputs
         # Half types would round every sum.
-        grad_q, grad_k, grad_v = (
-            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-            for x in (q, k, v)
-        )
+        sums = [
+            torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in inputs
+        ]
+        learned = [
+            x.detach().requires_grad_(needed)
+            for x, needed in zip(learned, ctx.needs_input_grad[5:])
+        ]
         scratch = {}
         for queries, keys in ctx.chunks:
+            places = (queries, keys, keys, *[...] * len(learned))
             parts = [x.detach().requires_grad_() for x in (q[queries], k[keys], v[keys])]
+            parts += learned
             with torch.enable_grad():
                 part = ctx.attend(queries, scratch, *parts)
-            grads = torch.autograd.grad(part, parts, grad_out[queries])
-            grad_q[queries] = grads[0]
-            grad_k[keys] += grads[1]
-            grad_v[keys] += grads[2]
-        return None, None, grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
+            wanted = [i for i, x in enumerate(parts) if x.requires_grad]
+            grads = torch.autograd.grad(
+                part, [parts[i] for i in wanted], grad_out[queries], allow_unused=True
+            )
+            for i, grad in zip(wanted, grads):
+                if grad is not None:
+                    sums[i][places[i]] += grad
+        return None, None, *(total.to(x.dtype) for total, x in zip(sums, inputs))
+
+
+def at_a_time(scores: int, like: Tensor) -> int:
+    """How many of what has a number of scores each make a chunk."""
+    # What a GPU does at a time should be more than a CPU's cache holds.
+    memory = _CHUNK_BYTES * (1 if like.device.type == 'cpu' else 8)
+    return max(1, memory // (scores * like.element_size()))
+
+
+def token_chunks(height: int, width: int, count: int) -> Iterator[slice]:
+    """Cut a map's tokens into rows of together up to ``count`` tokens, or into parts of rows."""
+    rows = min(height, count // width)
+    if rows:
+        for row in range(0, height, rows):
+            yield slice(row * width, min(row + rows, height) * width)
+        return
+    for row in range(height):
+        for column in range(0, width, count):
+            yield slice(row * width + column, row * width + min(column + count, width))
 
 
 def window_attention(
@@ -434,7 +468,18 @@ class SelfAttention(nn.Module):
         Returns:
             Tensor: (B, H, W, C), of the first map's size.
         """
-        qkv = [self.qkv(x).unflatten(-1, (3, self.num_heads, -1)) for x in maps]
-        dropout_p = self.attn_drop if self.training else 0.0
-        y = window_attention(qkv, neighbourhoods, bias, valid, dropout_p)
+        qkv = [self.project(x) for x in maps]
+        return self.output(window_attention(qkv, neighbourhoods, bias, valid, self.dropout_p))
+
+    @property
+    def dropout_p(self) -> float:
+        """Probability of dropping an attention weight now."""
+        return self.attn_drop if self.training else 0.0
+
+    def project(self, x: Tensor) -> Tensor:
+        """Project tokens (..., C) to queries, keys and values, (..., 3, heads, d)."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+
+    def output(self, y: Tensor) -> Tensor:
+        """Project what the heads give, (..., C) in and out."""
         return self.proj_drop(self.proj(y))

@@ -17,14 +17,21 @@ class PatchEmbedding(nn.Module):
         stride (int): Tokens, or pixels, of a patch along each side.
         kernel (int, optional): Side of the kernel; None: the stride, patches do not overlap.
         padding (int): Zeros on each side. Defaults to 0.
+        eps (float): Of the LayerNorm. Defaults to 1e-5.
     """
 
     def __init__(
-        self, in_dims: int, dims: int, stride: int, kernel: int | None = None, padding: int = 0
+        self,
+        in_dims: int,
+        dims: int,
+        stride: int,
+        kernel: int | None = None,
+        padding: int = 0,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_dims, dims, kernel or stride, stride=stride, padding=padding)
-        self.norm = nn.LayerNorm(dims)
+        self.norm = nn.LayerNorm(dims, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed the patches of a map, with zeros where the last ones reach beyond it.

@@ -57,6 +57,108 @@ class RelativePositionBias(nn.Module):
         return self.table.index_select(1, index.flatten()).unflatten(1, index.shape)
 
 
+class MapPositionBias(RelativePositionBias):
+    """A learned bias for each head and each offset between two tokens of a map.
+
+    Args:
+        side (int): Height and width, in tokens, of the map that the table is stored for.
+        num_heads (int): Number of heads.
+    """
+
+    def __init__(self, side: int, num_heads: int) -> None:
+        super().__init__(side, num_heads)
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        """Resize the table to the offsets of a map of another size, bilinearly.
+
+        Args:
+            size (tuple[int, int]): Height H and width W of the map in tokens.
+
+        Returns:
+            Tensor: (heads, 2H - 1, 2W - 1), for :func:`bias_from`.
+        """
+        side = 2 * self.window - 1
+        grid = self.table.unflatten(1, (side, side))
+        return interpolate(interpolate(grid, 1, 2 * size[0] - 1), 2, 2 * size[1] - 1)
+
+
+def bias_from(offsets: Tensor, queries: slice) -> Tensor:
+    """Look up the bias of some tokens of a map to all of them.
+
+    Args:
+        offsets (Tensor): (heads, 2H - 1, 2W - 1), as :class:`MapPositionBias` gives them.
+        queries (slice): Tokens of the map, in row-major order: some rows, or a part of one.
+
+    Returns:
+        Tensor: (heads, queries, H * W).
+    """
+    height, width = (offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2
+    first, last = queries.start // width, (queries.stop - 1) // width + 1
+    left, right = queries.start - first * width, queries.stop - (last - 1) * width
+    # A query further on sees the offsets from an earlier one on.
+    seen = offsets.unfold(1, height, 1).unfold(2, width, 1)
+    seen = seen[:, height - last : height - first, width - right : width - left]
+    return seen.flip(1, 2).flatten(3).flatten(1, 2)
+
+
+class AbsolutePosition(nn.Module):
+    """Learned positions: half of the channels say the row of a token, half its column.
+
+    Args:
+        side (int): Height and width, in tokens, of the map that the tables are stored for.
+        dims (int): Channels C of the tokens, even.
+    """
+
+    def __init__(self, side: int, dims: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(side, dims // 2))
+        self.columns = nn.Parameter(torch.zeros(side, dims // 2))
+        for table in (self.rows, self.columns):
+            trunc_normal_(table, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the positions; (B, H, W, C) in and out.
+
+        A side that is shorter than its table reads the table's beginning, as in the published
+        model; for a longer one the table is resized linearly.
+        """
+        size = x.shape[1:3]
+        rows, columns = (
+            interpolate(table, 0, max(side, len(table)))[:side]
+            for table, side in zip((self.rows, self.columns), size)
+        )
+        rows, columns = rows[:, None].expand(*size, -1), columns.expand(*size, -1)
+        return x + torch.cat([rows, columns], dim=-1)
+
+
+def interpolate(table: Tensor, dim: int, size: int) -> Tensor:
+    """Resize one dimension of a learned table linearly, as images are resized.
+
+    Args:
+        table (Tensor): Any shape.
+        dim (int): Which dimension.
+        size (int): Its new length.
+
+    Returns:
+        Tensor: The table itself where the length is right.
+    """
+    if table.shape[dim] == size:
+        return table
+    before, after, share = _between(table.shape[dim], size, table.device)
+    share = share.to(table.dtype).view(-1, *[1] * (table.dim() - dim - 1))
+    return torch.lerp(table.index_select(dim, before), table.index_select(dim, after), share)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _between(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The two places between which each new one lies, and its distance from the first."""
+    places = (torch.arange(size, device=device, dtype=torch.float64) + 0.5) * length / size - 0.5
+    places = places.clamp(0, length - 1)
+    before = places.long()
+    return before, (before + 1).clamp(max=length - 1), places - before
+
+
 def resize_table(table: Tensor, size: int, mode: str = 'bicubic') -> Tensor:
     """Resize tables of offsets, so that an offset keeps its meaning relative to the window.
 

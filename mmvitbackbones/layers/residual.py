@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,9 +31,27 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the branch ``y`` to ``x``; (B, ..., C) in and out."""
-        factor = self.scale
+        return self.each([x], [y])[0]
+
+    def each(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Add branches of the same samples, which are dropped together.
+
+        Args:
+            xs (Sequence[Tensor]): (B, ..., C) each; those past the last branch are left out.
+            ys (Sequence[Tensor]): Their branches.
+
+        Returns:
+            tuple[Tensor, ...]: As many as branches.
+        """
+        keep = None
         if self.training and self.drop_prob:
-            keep = F.dropout(x.new_ones(len(x), *[1] * (x.dim() - 1)), self.drop_prob)
+            keep = F.dropout(xs[0].new_ones(len(xs[0])), self.drop_prob)
+        return tuple(self._add(x, y, keep) for x, y in zip(xs, ys))
+
+    def _add(self, x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:
+        factor = self.scale
+        if keep is not None:
+            keep = keep.view(-1, *[1] * (x.dim() - 1))
             factor = keep if factor is None else keep * factor
         return x + y if factor is None else torch.addcmul(x, y, factor)
 

@@ -185,13 +185,15 @@ class Neighbourhood:
         """Say which of the tokens that each window sees lie on the map.
 
         Args:
-            size (tuple[int, int]): Height and width of the map; the windows tile it.
+            size (tuple[int, int]): Height and width of the map; the last windows may reach
+                beyond it.
             device (torch.device, optional): Where the result is kept.
 
         Returns:
             Tensor: Boolean, (rows * columns, size[0] * size[1]).
         """
-        ones = torch.ones(1, *size, dtype=torch.bool, device=device)
+        ones = torch.ones(1, *size, 1, dtype=torch.bool, device=device)
+        ones = pad_to(ones, *(n + -n % side for n, side in zip(size, self.window)))
         return self.view(self.pad(ones)).flatten(0, 2).flatten(1)
 
 

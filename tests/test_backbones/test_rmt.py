@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmvitbackbones import RMT
 from mmvitbackbones.backbones import rmt
 from mmvitbackbones.backbones.rmt import ARCHS, ManhattanAttention, RMTBlock, RMTStage
+from mmvitbackbones.layers import attention
 
 TINY = OPTIONS['RMT']['arch']
 # Millions of the classifiers' parameters, and how far the paper rounds them.
@@ -243,7 +244,7 @@ def test_chunks_of_whole_attention(monkeypatch, chunks, decay, rows, count):
     """Of so many rows of queries, or parts of a row, as the scores or the bias leave room for."""
     height, width, heads, batch = 5, 4, 2, 2
     scores = heads * width * height * width * (batch if decay == 'product' else 1)
-    monkeypatch.setattr(rmt, '_CHUNK_BYTES', int(rows * scores * 8))
+    monkeypatch.setattr(attention, '_CHUNK_BYTES', int(rows * scores * 8))
     stage, x = make_stage('whole', decay), make_map(height, width)
     compare(stage, x)
     assert {len(of_call) for of_call in chunks} == {count}
@@ -255,7 +256,7 @@ def test_chunks_of_whole_attention(monkeypatch, chunks, decay, rows, count):
 def test_chunks_of_decomposed_products(monkeypatch, chunks, lines, counts):
     """Of so many columns of one sample, and of more rows, as they are shorter, of all samples."""
     height, width, heads = 5, 4, 2
-    monkeypatch.setattr(rmt, '_CHUNK_BYTES', lines * heads * height * height * 8)
+    monkeypatch.setattr(attention, '_CHUNK_BYTES', lines * heads * height * height * 8)
     stage, x = make_stage('decomposed', 'product'), make_map(height, width)
     compare(stage, x)
     assert [len(of_call) for of_call in chunks] == [*counts] * 4  # two blocks, run twice
@@ -411,7 +412,7 @@ def test_far_keys_of_large_scores_are_kept(monkeypatch, cuts, decay, form):
 def test_nothing_of_all_pairs_of_tokens_is_kept(monkeypatch, decay, form):
     """Neither by autograd nor by whoever computes it again, nor is more than a chunk ever made."""
     side, heads, batch, chunk = 24, 2, 2, 60_000
-    monkeypatch.setattr(rmt, '_CHUNK_BYTES', chunk * 8)
+    monkeypatch.setattr(attention, '_CHUNK_BYTES', chunk * 8)
     stage, x = make_stage(form, decay), make_map(side, side, batch)
     hidden, saved = batch * side**2 * 2 * 8, []
     assert hidden < chunk < heads * side**4 / 10

@@ -1,0 +1,584 @@
+"""ViL, Multi-Scale Vision Longformer: local attention with a global memory (Zhang et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..layers import (
+    PEG,
+    AbsolutePosition,
+    FeedForward,
+    MapPositionBias,
+    PatchEmbedding,
+    PatchStem,
+    RelativePositionBias,
+    Residual,
+    SelfAttention,
+)
+from ..layers.attention import (
+    at_a_time,
+    attention,
+    attention_in_chunks,
+    token_chunks,
+    window_attention,
+)
+from ..layers.position import bias_from
+from ..layers.windows import Neighbourhood, pad_to
+from .pyramid import (
+    Pyramid,
+    Stage,
+    check_choice,
+    check_flags,
+    check_heads,
+    check_rates,
+    drop_path_rates,
+    each_of,
+    one_each,
+    resolve_arch,
+)
+
+EPS = 1e-6
+
+
+def _arch(depths: Sequence[int], heads: Sequence[int], dims: Sequence[int], patch: int = 4) -> dict:
+    patches = [patch] + [2] * (len(depths) - 1)
+    return dict(dims=list(dims), heads=list(heads), depths=list(depths), patches=patches)
+
+
+# Table 1; medium's and base's wide ones with the heads and channels of the published weights.
+ARCHS = dict(
+    tiny=_arch((1, 1, 9, 1), (1, 3, 3, 6), (48, 96, 192, 384)),
+    small=_arch((1, 2, 8, 1), (3, 3, 6, 12), (96, 192, 384, 768)),
+    medium_deep=_arch((1, 4, 16, 1), (3, 3, 6, 12), (96, 192, 384, 768)),
+    medium_wide=_arch((1, 2, 8, 1), (3, 6, 8, 12), (192, 384, 512, 768)),
+    base_deep=_arch((1, 8, 24, 1), (3, 3, 6, 12), (96, 192, 384, 768)),
+    base_wide=_arch((1, 2, 8, 1), (3, 6, 12, 16), (192, 384, 768, 1024)),
+    tiny_3stage=_arch((2, 9, 1), (3, 3, 6), (96, 192, 384), patch=8),
+    small_3stage=_arch((2, 9, 1), (3, 6, 12), (192, 384, 768), patch=8),
+)
+
+
+@MODELS.register_module()
+class VisionLongformer(Pyramid):
+    """ViL, emitting the local tokens of each stage.
+
+    Each stage has a few global tokens of its own. Local tokens attend to those around them and to
+    the global ones, global tokens to all (Sec. 3.2).
+
+    Args:
+        arch (str | dict): 'tiny', 'small', 'medium_deep', 'medium_wide', 'base_deep', 'base_wide',
+            and 'tiny_3stage', 'small_3stage' with strides 8, 16, 32 (Table 1); or a dict with
+            ``dims``, ``heads`` and ``depths``, a list each with one entry a stage, and perhaps
+            ``patches``, how many pixels or tokens a side make one token (4, 2, 2, ...). Defaults
+            to 'small'.
+        attention (str | Sequence[str]): 'vil', or 'full' (among all tokens, "Full" in Table 2);
+            for all stages, or one each. Defaults to 'vil'.
+        num_global_tokens (int | Sequence[int], optional): Global tokens n_g, for all stages or one
+            each; None: one in each but the last stage. Defaults to None.
+        position (str): 'rpb', a relative position bias, or 'ape', an absolute position embedding.
+            Defaults to 'rpb'.
+        window_size (int | Sequence[int]): Side w of a chunk of tokens, which see their own chunk
+            and the eight round it; for all stages, or one each. Defaults to 7.
+        shift_mode (int): Which chunks local tokens see: 0: all nine; -1: their own only; k > 0:
+            in training their own and one of the eight, drawn anew at each use of each attention,
+            else all nine. Defaults to 0.
+        pretrain_img_size (int): Side, in pixels, of the images that the tables of 'ape' and of
+            'full' attention's biases are stored for. For others they are resized bilinearly, but
+            for images with shorter sides 'ape' reads the beginning of its tables, as published.
+            Defaults to 224.
+        peg (bool): A positional encoding generator after the first block of each stage. Defaults
+            to False.
+        out_indices (Sequence[int], optional): Stages to emit; None: all.
+        out_norm (str, optional): 'output' (a LayerNorm on each map that leaves the backbone),
+            'inline' (the next stage also receives it), or None, as in the published detectors.
+            Defaults to 'output'.
+        drop_path_rate (float): Stochastic depth, of the last block. Defaults to 0.1.
+        drop_rate (float): Dropout after projections and in feed-forward networks. Defaults to 0.
+        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
+        frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the first k stages too.
+            Defaults to -1.
+        norm_eval (bool): Keep batch normalisation in evaluation mode; there is none of its own.
+            Defaults to False.
+        with_cp (bool): Trade time for memory by computing each block again in the backward pass.
+            Defaults to False.
+        init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
+            checkpoint=...)`` takes a published file as it is.
+
+    Raises:
+        ValueError: For an option's value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        attention: str | Sequence[str] = 'vil',
+        num_global_tokens: int | Sequence[int] | None = None,
+        position: str = 'rpb',
+        window_size: int | Sequence[int] = 7,
+        shift_mode: int = 0,
+        pretrain_img_size: int = 224,
+        peg: bool = False,
+        out_indices: Sequence[int] | None = None,
+        out_norm: str | None = 'output',
+        drop_path_rate: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        arch = _resolve(arch)
+        check_choice('position', position, ('rpb', 'ape'))
+        dims, heads, depths, patches = (arch[key] for key in ('dims', 'heads', 'depths', 'patches'))
+        count = len(dims)
+        _check_widths(dims, heads, position)
+        forms = each_of('attention', attention, ('vil', 'full'), count)
+        if num_global_tokens is None:
+            num_global_tokens = [1] * (count - 1) + [0]
+        tokens = one_each('num_global_tokens', num_global_tokens, count)
+        windows = one_each('window_size', window_size, count, least=1)
+        if type(pretrain_img_size) is not int or pretrain_img_size < 1:
+            raise ValueError(
+                f'pretrain_img_size must be a positive integer, got {pretrain_img_size!r}'
+            )
+        check_flags(peg=peg, with_cp=with_cp)
+        check_rates(
+            drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
+        )
+        stages, side = [], pretrain_img_size
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
+            side = -(-side // patches[i])
+            blocks = []
+            for rate in rates:
+                common = dict(
+                    dims=dims[i],
+                    heads=heads[i],
+                    num_tokens=tokens[i],
+                    biased=position == 'rpb',
+                    # No one sees what global tokens have learned in a stage's last block.
+                    queries=len(blocks) < depths[i] - 1,
+                    attn_drop=attn_drop_rate,
+                    proj_drop=drop_rate,
+                )
+                if forms[i] == 'vil':
+                    attn = VisionLongformerAttention(window=windows[i], **common)
+                else:
+                    attn = FullAttention(side=side, **common)
+                blocks.append(ViLBlock(dims[i], attn, rate, drop_rate))
+            stages.append(
+                ViLStage(
+                    dims[i],
+                    blocks,
+                    tokens[i],
+                    AbsolutePosition(side, dims[i]) if position == 'ape' else None,
+                    with_cp,
+                    PatchEmbedding(dims[i - 1], dims[i], patches[i], eps=EPS) if i else None,
+                    PEG(dims[i]) if peg else None,
+                )
+            )
+        super().__init__(
+            PatchStem(3, dims[0], patches[0], eps=EPS),
+            stages,
+            dims,
+            out_indices=out_indices,
+            out_norm=out_norm,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            init_cfg=init_cfg,
+        )
+        self.set_shift_mode(shift_mode)
+
+    def set_shift_mode(self, shift_mode: int) -> None:
+        """Change which chunks local tokens see.
+
+        Args:
+            shift_mode (int): As the option.
+
+        Raises:
+            ValueError: Unless it is an integer of at least -1.
+        """
+        if type(shift_mode) is not int or shift_mode < -1:
+            raise ValueError(f'shift_mode must be an integer of at least -1, got {shift_mode!r}')
+        self.shift_mode = shift_mode
+        for module in self.modules():
+            if isinstance(module, VisionLongformerAttention):
+                module.shift_mode = shift_mode
+
+
+class ViLStage(Stage):
+    """Patch embedding, position embedding, then blocks on local and global tokens.
+
+    Args:
+        dims (int): Channels C.
+        blocks (Sequence[nn.Module]): The blocks.
+        num_tokens (int): Global tokens n_g, new in each stage.
+        position (AbsolutePosition, optional): Of the local tokens; the global ones then have one,
+            too.
+        with_cp (bool): See :class:`Stage`.
+        downsample (nn.Module, optional): The patch embedding of all but the first stage.
+        peg (nn.Module, optional): See :class:`Stage`.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        blocks: Sequence[nn.Module],
+        num_tokens: int,
+        position: AbsolutePosition | None,
+        with_cp: bool,
+        downsample: nn.Module | None,
+        peg: nn.Module | None,
+    ) -> None:
+        super().__init__(blocks, with_cp, downsample, peg)
+        self.position = position
+        self.global_tokens = self.global_position = None
+        if num_tokens:
+            self.global_tokens = _parameter(num_tokens, dims)
+            if position is not None:
+                self.global_position = _parameter(num_tokens, dims)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """Run the stage on a map of tokens, (B, H, W, C)."""
+        x = self.downsample(x)
+        if self.position is not None:
+            x = self.position(x)
+        tokens = (x, *self._global_tokens(len(x)))
+        for i, block in enumerate(self.blocks):
+            tokens = self.run(block, *tokens)
+            if i == 0 and self.peg is not None:
+                tokens = (self.peg(tokens[0]), *tokens[1:])
+        return tokens[:1]
+
+    def _global_tokens(self, batch: int) -> list[Tensor]:
+        """The global tokens of a batch, (B, n_g, C), if there are any."""
+        tokens = self.global_tokens
+        if tokens is None:
+            return []
+        if self.global_position is not None:
+            tokens = tokens + self.global_position
+        return [tokens.expand(batch, -1, -1)]
+
+
+class ViLBlock(nn.Module):
+    """Attention, then a feed-forward network, on local and global tokens alike.
+
+    Args:
+        dims (int): Channels C.
+        attn (nn.Module): The attention.
+        drop_path (float): Stochastic depth.
+        drop (float): Dropout of projections.
+    """
+
+    def __init__(self, dims: int, attn: nn.Module, drop_path: float, drop: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dims, eps=EPS)
+        self.attn = attn
+        self.residual = Residual(drop_path)
+        self.norm2 = nn.LayerNorm(dims, eps=EPS)
+        self.ffn = FeedForward(dims, 4 * dims, drop)
+
+    def forward(self, *tokens: Tensor) -> tuple[Tensor, ...]:
+        """Run the block.
+
+        Args:
+            tokens (Tensor): Local tokens, (B, H, W, C); global ones, (B, n_g, C), if any.
+
+        Returns:
+            tuple[Tensor, ...]: The same, or without the global tokens after a stage's last block.
+        """
+        tokens = self.residual.each(tokens, self.attn(*map(self.norm1, tokens)))
+        return self.residual.each(tokens, [self.ffn(self.norm2(x)) for x in tokens])
+
+
+class GlobalBias(nn.Module):
+    """Learned biases of pairs of tokens one of which, or both, are global.
+
+    Args:
+        heads (int): Attention heads.
+        num_tokens (int): Global tokens n_g.
+        queries (bool): Whether global tokens are queries, too. Else two of the biases are never
+            read, and not trained; they are there because published weights have them.
+    """
+
+    def __init__(self, heads: int, num_tokens: int, queries: bool) -> None:
+        super().__init__()
+        self.local_to_global = _parameter(heads, num_tokens)
+        self.global_to_local = _parameter(heads, num_tokens)
+        self.global_to_global = _parameter(heads, num_tokens, num_tokens)
+        if not queries:
+            self.global_to_local.requires_grad_(False)
+            self.global_to_global.requires_grad_(False)
+
+
+class ViLAttention(SelfAttention):
+    """What both forms of attention share: projections and biases of global tokens.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        num_tokens (int): Global tokens n_g.
+        biased (bool): Whether scores get learned biases.
+        queries (bool): Whether global tokens attend, and not only are attended to.
+        attn_drop (float): Dropout of the attention weights.
+        proj_drop (float): Dropout of the output.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        heads: int,
+        num_tokens: int,
+        biased: bool,
+        queries: bool,
+        attn_drop: float,
+        proj_drop: float,
+    ) -> None:
+        super().__init__(dims, heads, attn_drop, proj_drop)
+        self.queries = queries
+        has_bias = biased and num_tokens
+        self.global_bias = GlobalBias(heads, num_tokens, queries) if has_bias else None
+
+
+class VisionLongformerAttention(ViLAttention):
+    """Vision Longformer attention (Sec. 3.2, Figure 2).
+
+    Args:
+        window (int): Side w of a chunk.
+        biased (bool): Whether scores get learned biases.
+        heads (int): Attention heads.
+        common (object): See :class:`ViLAttention`.
+    """
+
+    def __init__(self, window: int, biased: bool, heads: int, **common: object) -> None:
+        super().__init__(biased=biased, heads=heads, **common)
+        self.window = window
+        self.bias = RelativePositionBias(window, heads, 3 * window) if biased else None
+        self.shift_mode = 0
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Attend.
+
+        Args:
+            x (Tensor): Local tokens, (B, H, W, C).
+            tokens (Tensor, optional): Global tokens, (B, n_g, C).
+
+        Returns:
+            tuple[Tensor, ...]: The same; without the global tokens if they are no queries.
+        """
+        size = tuple(x.shape[1:3])
+        x = self.project(pad_to(x, *(n + -n % self.window for n in size)))
+        if tokens is None:
+            return (self.output(self._local(x, None, size)),)
+        tokens = self.project(tokens)
+        local = self.output(self._local(x, tokens, size))
+        return (local, self.output(self._global(x, tokens, size))) if self.queries else (local,)
+
+    def _local(self, x: Tensor, tokens: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """From local tokens to those near them and to the global ones.
+
+        Args:
+            x (Tensor): Projections of the local tokens, (B, H', W', 3, heads, d), H' and W'
+                multiples of the window.
+            tokens (Tensor, optional): Those of the global tokens, (B, n_g, 3, heads, d).
+            size (tuple[int, int]): Height H and width W of the map without its padding.
+
+        Returns:
+            Tensor: (B, H, W, C).
+        """
+        window, count = self.window, 0 if tokens is None else tokens.shape[1]
+        own = Neighbourhood((window, window))
+        bias = None if self.bias is None else self.bias()
+        chunks = self._chunks()
+        if chunks is None:
+            maps, seen = [x], [Neighbourhood(own.window, own.window, own.window)]
+        else:
+            maps = [x.roll((-dy * window, -dx * window), (1, 2)) for dy, dx in chunks]
+            seen = [own] * len(chunks)
+            bias = None if bias is None else _of_chunks(bias, window, chunks)
+        if tokens is not None:
+            # Every window has a copy of the few global tokens.
+            rows, columns = own.grid(x)
+            copies = tokens[:, None, None].expand(-1, rows, columns, *tokens.shape[1:])
+            maps.append(copies.flatten(2, 3))
+            seen.append(Neighbourhood((1, count)))
+            if bias is not None:
+                to_global = self.global_bias.local_to_global[:, None].expand(-1, bias.shape[1], -1)
+                bias = torch.cat([bias, to_global], dim=2)
+        valid = local_validity(size, window, chunks, count, x.device)
+        y = window_attention(maps, seen, bias, valid, self.dropout_p)
+        return y[:, : size[0], : size[1]]
+
+    def _global(self, x: Tensor, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """From global tokens to all, (B, n_g, C); arguments as in :meth:`_local`."""
+        height, width, count = *x.shape[1:3], tokens.shape[1]
+        # One window of all the tokens.
+        seen = [Neighbourhood((1, count)), Neighbourhood((height, width))]
+        bias = None
+        if self.global_bias is not None:
+            to_local = self.global_bias.global_to_local[:, :, None].expand(-1, -1, height * width)
+            bias = torch.cat([self.global_bias.global_to_global, to_local], dim=2)
+        valid = global_validity(size, (height, width), count, x.device)
+        return window_attention([tokens[:, None], x], seen, bias, valid, self.dropout_p)[:, 0]
+
+    def _chunks(self) -> tuple[tuple[int, int], ...] | None:
+        """Offsets of the chunks that are seen now; None for all nine."""
+        if self.shift_mode == 0 or (self.shift_mode > 0 and not self.training):
+            return None
+        if self.shift_mode < 0:
+            return ((0, 0),)
+        # From torch's generator, which checkpointing sets back.
+        drawn = int(torch.randint(8, (), device='cpu'))
+        place = drawn + (drawn >= 4)
+        return (0, 0), (place // 3 - 1, place % 3 - 1)
+
+
+class FullAttention(ViLAttention):
+    """Attention among all tokens ("Full" in Table 2).
+
+    Args:
+        side (int): Height and width, in tokens, of the map that the table of biases is stored for.
+        biased (bool): Whether scores get learned biases.
+        heads (int): Attention heads.
+        common (object): See :class:`ViLAttention`.
+    """
+
+    def __init__(self, side: int, biased: bool, heads: int, **common: object) -> None:
+        super().__init__(biased=biased, heads=heads, **common)
+        self.bias = MapPositionBias(side, heads) if biased else None
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Attend; as :meth:`VisionLongformerAttention.forward`."""
+        size, count = x.shape[1:3], 0 if tokens is None else tokens.shape[1]
+        everything = x.flatten(1, 2)
+        if count:
+            everything = torch.cat([tokens, everything], dim=1)
+        q, k, v = (t.transpose(1, 2) for t in self.project(everything).unbind(2))
+        asking = count if self.queries else 0  # global tokens among the queries
+        q = q[:, :, count - asking :]
+        y = self.output(self._attend(q, k, v, asking, size).transpose(1, 2).flatten(2))
+        local = y[:, asking:].unflatten(1, size)
+        return (local, y[:, :asking]) if asking else (local,)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, asking: int, size: tuple[int, int]
+    ) -> Tensor:
+        if self.bias is None:
+            return attention(q, k, v, dropout_p=self.dropout_p)
+        learned = [self.bias(size)]
+        if self.global_bias is not None:
+            learned += self.global_bias.parameters()
+
+        def bias(queries: slice, offsets: Tensor, *of_global: Tensor) -> Tensor:
+            """Of some queries to all tokens, (heads, queries, n_g + H * W)."""
+            if queries.start < asking:
+                _, to_local, among = of_global
+                to_local = to_local[:, :, None].expand(-1, -1, size[0] * size[1])
+                return torch.cat([among, to_local], dim=2)
+            local = bias_from(offsets, slice(queries.start - asking, queries.stop - asking))
+            if of_global:
+                to_global = of_global[0][:, None].expand(-1, local.shape[1], -1)
+                local = torch.cat([to_global, local], dim=2)
+            return local
+
+        # The bias of all pairs of tokens is too large to keep.
+        count = at_a_time(k.shape[1] * k.shape[2], k)
+        parts = [slice(0, asking)] if asking else []
+        for tokens in token_chunks(*size, count):
+            parts.append(slice(tokens.start + asking, tokens.stop + asking))
+        if self.dropout_p:
+            # What is computed twice would be dropped anew.
+            every = torch.cat([bias(part, *learned) for part in parts], dim=1)
+            return attention(q, k, v, every, dropout_p=self.dropout_p)
+
+        def attend(
+            queries: tuple, scratch: dict, q: Tensor, k: Tensor, v: Tensor, *learned: Tensor
+        ):
+            return attention(q, k, v, bias(queries[2], *learned))
+
+        every = slice(None)
+        chunks = [((every, every, part), (every,)) for part in parts]
+        return attention_in_chunks(q, k, v, chunks, attend, learned)
+
+
+def _of_chunks(x: Tensor, window: int, chunks: Sequence[tuple[int, int]]) -> Tensor:
+    """Of (..., (3w) ** 2), by key, what belongs to some of the 3 x 3 chunks, in their order."""
+    x = x.unflatten(-1, (3, window, 3, window))
+    return torch.cat([x[..., 1 + dy, :, 1 + dx, :].flatten(-2) for dy, dx in chunks], dim=-1)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def local_validity(
+    size: tuple[int, int],
+    window: int,
+    chunks: tuple[tuple[int, int], ...] | None,
+    num_tokens: int,
+    device: torch.device,
+) -> Tensor | None:
+    """Say which keys local tokens may attend to: those on the map, and the global ones.
+
+    Args:
+        size (tuple[int, int]): Height and width of the map.
+        window (int): Side w of a chunk.
+        chunks (tuple, optional): Offsets of the chunks that are seen; None: all nine.
+        num_tokens (int): Global tokens n_g.
+        device (torch.device): Where the result is kept.
+
+    Returns:
+        Tensor | None: Boolean, (windows, keys); None where all are on the map.
+    """
+    sides = (window, window)
+    valid = Neighbourhood(sides, sides, sides).on_map(size, device)
+    if chunks is not None:
+        valid = _of_chunks(valid, window, chunks)
+    return None if valid.all() else F.pad(valid, (0, num_tokens), value=True)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def global_validity(
+    size: tuple[int, int], padded: tuple[int, int], num_tokens: int, device: torch.device
+) -> Tensor | None:
+    """Say which keys global tokens may attend to: themselves, and those on the map.
+
+    Args:
+        size (tuple[int, int]): Height and width of the map.
+        padded (tuple[int, int]): The same with its padding.
+        num_tokens (int): Global tokens n_g.
+        device (torch.device): Where the result is kept.
+
+    Returns:
+        Tensor | None: Boolean, (1, keys); None where there is no padding.
+    """
+    if size == padded:
+        return None
+    return F.pad(Neighbourhood(padded).on_map(size, device), (num_tokens, 0), value=True)
+
+
+def _parameter(*shape: int) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(shape))
+    trunc_normal_(parameter, std=0.02)
+    return parameter
+
+
+def _resolve(arch: str | Mapping) -> dict:
+    arch = resolve_arch(
+        arch, ARCHS, per_stage=('dims', 'heads', 'depths'), optional=dict(patches=None)
+    )
+    stages = len(arch['dims'])
+    patches = [4] + [2] * (stages - 1) if arch['patches'] is None else arch['patches']
+    return {**arch, 'patches': one_each("arch['patches']", patches, stages, least=1)}
+
+
+def _check_widths(dims: Sequence[int], heads: Sequence[int], position: str) -> None:
+    check_heads(dims, heads)
+    if position == 'ape' and any(dim % 2 for dim in dims):
+        raise ValueError(f"arch: position='ape' needs even channels in each stage, got {dims}")

@@ -1,0 +1,181 @@
+"""The published ViL checkpoints: their names, and what other options than theirs ask for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..layers.position import interpolate, resize_table
+from .conversion import Conversion, rename
+
+NAME = 'ViL'
+
+
+def _stage(match: re.Match) -> str:
+    return f'stages.{int(match[1]) - 1}.'
+
+
+def _embedding(match: re.Match) -> str:
+    return 'stem.' if match[1] == '1' else f'{_stage(match)}downsample.'
+
+
+def _block(match: re.Match) -> str:
+    """Attention blocks and MLP blocks take turns, after the embedding."""
+    place = int(match[2]) - 1
+    ours = {'norm': f'norm{place % 2 + 1}', 'attn': 'attn', 'mlp': 'ffn'}[match[3]]
+    return f'{_stage(match)}blocks.{place // 2}.{ours}.'
+
+
+_RENAME = (
+    (r'^layer(\d+)\.0\.(?=(proj|norm_embed)\.)', _embedding),
+    (r'(?<=^stem\.)proj|(?<=\.downsample\.)proj', 'conv'),
+    (r'norm_embed', 'norm'),
+    (r'^layer(\d+)\.0\.', _stage),
+    (r'\.cls_token$', '.global_tokens'),
+    (r'\.cls_pos_embed$', '.global_position'),
+    (r'\.x_pos_embed$', '.position.rows'),
+    (r'\.y_pos_embed$', '.position.columns'),
+    (r'^layer(\d+)\.(\d+)\.(norm|attn|mlp)\.', _block),
+    (r'\.local_relative_position_bias_table$', '.bias.table'),
+    (r'\.g2g_relative_position_bias$', '.global_bias.global_to_global'),
+)
+# The classifier, and buffers that are computed from the options.
+_UNUSED = re.compile(r'^(norm|head)\.(weight|bias)$|\.relative_position_index$')
+_TIED = re.compile(r'\.(query|kv|proj)_global\.')
+_OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.')
+
+# Where the file has no global tokens in a stage.
+STARTS_NEW = _OF_GLOBAL
+# Where the model has none.
+SWITCHED_OFF = _OF_GLOBAL
+
+
+def recognise(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of a published ViL."""
+    return 'layer1.0.norm_embed.weight' in state
+
+
+def convert(state: Mapping[str, Tensor]) -> Conversion:
+    """Give the published tensors our names and layouts.
+
+    Args:
+        state (Mapping[str, Tensor]): The published state dict.
+
+    Returns:
+        Conversion: Tensors under our names; tied twins, the classifier's tensors and the index
+        buffers named.
+
+    Raises:
+        ValueError: If tensors that are tied in the published model differ, a table is not that of
+            a square, or a projection is without its counterpart.
+    """
+    result = Conversion()
+    for name, tensor in state.items():
+        empty = name.endswith('.cls_pos_embed') and not tensor.numel()
+        if _UNUSED.search(name) or empty:
+            result.unused.append(name)
+        elif _TIED.search(name):
+            twin = _TIED.sub(r'.\1.', name)
+            if twin not in state or not torch.equal(state[twin], tensor):
+                raise ValueError(f'{name} should be equal to {twin}, which it is tied to')
+            result.tied.append(name)
+        else:
+            result.tensors.update(_relayout(name, tensor, state))
+    return result
+
+
+def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+    """Resize what depends on windows, image sizes and the number of global tokens.
+
+    Args:
+        name (str): Our name of the tensor.
+        tensor (Tensor): As :func:`convert` gives it.
+        wanted (Tensor): The model's, newly initialised.
+
+    Returns:
+        Tensor | None: None for a tensor that does not depend on them.
+
+    Raises:
+        ValueError: If the file has more global tokens than the model.
+    """
+    if name.endswith('.bias.table') and _is_table(tensor.t()) and len(tensor) == len(wanted):
+        return resize_table(tensor, round(wanted.shape[1] ** 0.5), mode='bilinear')
+    if '.position.' in name and tensor.shape[1:] == wanted.shape[1:]:
+        return interpolate(tensor, 0, len(wanted))
+    if _OF_GLOBAL.search(name):
+        return expand_global(name, tensor, wanted)
+    return None
+
+
+def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+    """Give a model more global tokens: copies of the file's in turn.
+
+    Copies that are equal would stay so in training: each token that is new starts at a copy and
+    its own initial value added up. As n copies of a key count n times, their biases are lower by
+    log n; without biases there is nothing that can make up for it.
+
+    Args:
+        name (str): Our name of the tensor.
+        tensor (Tensor): Global tokens, their positions or one of their biases.
+        wanted (Tensor): The model's, newly initialised.
+
+    Returns:
+        Tensor | None: Of the model's shape; None if it is of another arch.
+
+    Raises:
+        ValueError: If the file has more global tokens than the model.
+    """
+    dim = 0 if name.endswith(('.global_tokens', '.global_position')) else 1
+    before, after = tensor.shape[dim], wanted.shape[dim]
+    if tensor.dim() != wanted.dim() or tensor.shape[1 - dim] != wanted.shape[1 - dim]:
+        return None
+    if before > after:
+        raise ValueError(
+            f'{name}: the file has {before} global tokens, the model {after}: set '
+            'num_global_tokens to as many'
+        )
+    copied = torch.arange(after, device=tensor.device) % before
+    expanded = tensor.index_select(dim, copied)
+    if name.endswith('.global_tokens'):
+        expanded[before:] += wanted[before:].to(expanded)
+    elif name.endswith('_to_global'):
+        if tensor.dim() == 3:
+            expanded = expanded.index_select(2, copied)
+        expanded = expanded - torch.bincount(copied)[copied].log().to(expanded)
+    return expanded
+
+
+def _relayout(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    shape, ours = tuple(tensor.shape), rename(name, _RENAME)
+    if '.attn.query.' in name:
+        kv = name.replace('.query.', '.kv.')
+        if kv not in state or state[kv].shape != (2 * shape[0], *shape[1:]):
+            raise ValueError(f'there is {name}, but no {kv} of twice its size')
+        return {ours.replace('.query.', '.qkv.'): torch.cat([tensor, state[kv]])}
+    if '.attn.kv.' in name:
+        if name.replace('.kv.', '.query.') not in state:
+            raise ValueError(f'there is {name}, but no projection to queries')
+        return {}
+    if name.endswith('.local_relative_position_bias_table'):
+        if not _is_table(tensor):
+            raise ValueError(f'{name} should be of shape ((2n - 1)^2, heads), got {shape}')
+        # Published for offsets from a key to a query, ours are from a query to a key.
+        return {ours: tensor.t().flip(1)}
+    if name.endswith('.g2l_relative_position_bias'):
+        if len(shape) != 3 or shape[0] != 2:
+            raise ValueError(f'{name} should be of shape (2, heads, tokens), got {shape}')
+        ours = ours.replace('.g2l_relative_position_bias', '.global_bias.')
+        return {f'{ours}global_to_local': tensor[0], f'{ours}local_to_global': tensor[1]}
+    if re.search(r'\.(cls_token|(cls|x|y)_pos_embed)$', name):
+        if len(shape) != 3 or shape[0] != 1:
+            raise ValueError(f'{name} should be of shape (1, tokens, channels), got {shape}')
+        return {ours: tensor[0]}
+    return {ours: tensor}
+
+
+def _is_table(tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and math.isqrt(len(tensor)) ** 2 == len(tensor) and len(tensor) % 2
