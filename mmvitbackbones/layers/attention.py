@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from .windows import Neighbourhood
 
 # Scores computed at a time on a CPU: small enough to stay in the cache.
-_BLOCK_BYTES = 8 * 2**20
+_BLOCK_BYTES = 16 * 2**20
 # The same where they are not left to a fused kernel, or their bias is large.
 _CHUNK_BYTES = 16 * 2**20
 # Tokens at a time on a CPU where nothing is kept for a backward pass: fresh memory for the
@@ -316,7 +316,8 @@ class _Blocks:
         """Sample, row and columns of each block, of about ``_BLOCK_BYTES`` of scores."""
         samples, rows, columns, height, width = self.queries.shape[:5]
         scores = self.heads * height * width * sum(self.lengths)
-        step = max(1, _BLOCK_BYTES // (scores * self.dtype.itemsize))
+        most = max(1, _BLOCK_BYTES // (scores * self.dtype.itemsize))
+        step = -(-columns // -(-columns // most))  # of about the same size each
         for sample in range(samples):
             for row in range(rows):
                 for first in range(0, columns, step):
@@ -382,8 +383,14 @@ class _Blocks:
         if neighbourhood.is_window:
             height = neighbourhood.window[0]
             return x[sample, row * height : (row + 1) * height]
-        strip = self.buffer(f'strip {i}', neighbourhood.strip_shape(x))
+        strip = self._strip_buffer(f'strip {i}', neighbourhood.strip_shape(x))
         return neighbourhood.read_strip(x, sample, row, strip) if columns.start == 0 else strip
+
+    def _strip_buffer(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Memory of shape (h, W, P, heads, d), in which a row of a window lies in one piece."""
+        height, width, parts, heads, dims = shape
+        strip = self.buffer(name, (parts, heads, height, width, dims))
+        return strip.permute(2, 3, 0, 1, 4)
 
     def add(self, block: tuple[int, int, slice], grads: Sequence[Tensor]) -> None:
         """Add the gradients that now lie where the block's keys and values were to the maps'."""
@@ -394,7 +401,7 @@ class _Blocks:
             if neighbourhood.is_window:
                 neighbourhood.view(x)[block] = windows
                 continue
-            strip = self.buffer(f'grad strip {i}', neighbourhood.strip_shape(x))
+            strip = self._strip_buffer(f'grad strip {i}', neighbourhood.strip_shape(x))
             if columns.start == 0:
                 strip.zero_()
             neighbourhood.add_windows(strip, columns.start, windows)

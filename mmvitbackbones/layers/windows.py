@@ -119,7 +119,13 @@ class Neighbourhood:
             Tensor: ``out``.
         """
         if not self.wraps:
-            out.zero_()
+            above = max(0, self.rows[0] - row * self.window[0])
+            below = max(0, (row + 1) * self.window[0] + self.rows[1] - x.shape[1])
+            left, right = self.columns
+            for beyond in (out[:above], out[len(out) - below :]):
+                beyond.zero_()
+            for beyond in (out[:, :left], out[:, out.shape[1] - right :]):
+                beyond.zero_()
         for there, here in self._pieces(x, row):
             out[there] = x[sample][here]
         return out

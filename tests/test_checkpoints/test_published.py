@@ -433,7 +433,7 @@ def test_in_a_detector(file, expected):
         detector = MODELS.build(cfg)
         detector.init_weights()
     assert same(detector.backbone.state_dict(), expected)
-    with pytest.raises(TypeError, match='RegionViT, RMT, got RetinaNet.*its .backbone'):
+    with pytest.raises(TypeError, match='RMT, VisionLongformer, got RetinaNet.*its .backbone'):
         load_published(detector, file)
     state = {'state_dict': detector.state_dict()}
     report = load_published(RegionViT(TINY), state)
