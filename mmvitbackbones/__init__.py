@@ -7,7 +7,15 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes  # noqa: E402
+from .hooks import RandomShiftHook  # noqa: E402
 
 allow_mmengine_classes()
 
-__all__ = ['RMT', 'FocalTransformer', 'RegionViT', 'VisionLongformer', '__version__']
+__all__ = [
+    'RMT',
+    'FocalTransformer',
+    'RandomShiftHook',
+    'RegionViT',
+    'VisionLongformer',
+    '__version__',
+]

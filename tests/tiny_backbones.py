@@ -39,6 +39,13 @@ OPTIONS = dict(
             layer_scale=(None, None, 1e-6, 1e-6),
         )
     ),
+    VisionLongformer=dict(
+        arch=dict(dims=[8, 8, 16, 16], heads=[1, 2, 2, 4], depths=[1, 2, 1, 1]),
+        attention=('vil', 'vil', 'full', 'vil'),
+        num_global_tokens=(1, 2, 1, 0),
+        window_size=(4, 3, 2, 3),
+        pretrain_img_size=64,
+    ),
 )
 
 

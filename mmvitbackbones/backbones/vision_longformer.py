@@ -163,7 +163,7 @@ class VisionLongformer(Pyramid):
                     heads=heads[i],
                     num_tokens=tokens[i],
                     biased=position == 'rpb',
-                    # No one sees what global tokens have learned in a stage's last block.
+                    # No one would see what global tokens learn in a stage's last block.
                     queries=len(blocks) < depths[i] - 1,
                     attn_drop=attn_drop_rate,
                     proj_drop=drop_rate,
@@ -304,18 +304,15 @@ class GlobalBias(nn.Module):
     Args:
         heads (int): Attention heads.
         num_tokens (int): Global tokens n_g.
-        queries (bool): Whether global tokens are queries, too. Else two of the biases are never
-            read, and not trained; they are there because published weights have them.
+        queries (bool): Whether global tokens are queries, too, which takes two more biases.
     """
 
     def __init__(self, heads: int, num_tokens: int, queries: bool) -> None:
         super().__init__()
         self.local_to_global = _parameter(heads, num_tokens)
-        self.global_to_local = _parameter(heads, num_tokens)
-        self.global_to_global = _parameter(heads, num_tokens, num_tokens)
-        if not queries:
-            self.global_to_local.requires_grad_(False)
-            self.global_to_global.requires_grad_(False)
+        if queries:
+            self.global_to_local = _parameter(heads, num_tokens)
+            self.global_to_global = _parameter(heads, num_tokens, num_tokens)
 
 
 class ViLAttention(SelfAttention):

@@ -50,7 +50,7 @@ _OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.')
 
 # Where the file has no global tokens in a stage.
 STARTS_NEW = _OF_GLOBAL
-# Where the model has none.
+# Where the model has none; and in a stage's last block, where what they learn is never read.
 SWITCHED_OFF = _OF_GLOBAL
 
 

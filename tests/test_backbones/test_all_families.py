@@ -59,6 +59,9 @@ def is_frozen(module):
         ('FocalTransformer', {}, dict(use_conv_embed=True)),
         ('RMT', {}, {}),
         ('RMT', dict(stem='patch', downsample='patch'), {}),
+        ('VisionLongformer', {}, {}),
+        ('VisionLongformer', {}, dict(window_size=7, position='ape', num_global_tokens=0)),
+        ('VisionLongformer', {}, dict(attention='full', position='ape', pretrain_img_size=40)),
     ],
     ids=str,
 )
@@ -283,7 +286,13 @@ def test_out_norm(family):
 
 
 @pytest.mark.parametrize(
-    'family, norm', [('RegionViT', 'inline'), ('FocalTransformer', 'output'), ('RMT', 'output')]
+    'family, norm',
+    [
+        ('RegionViT', 'inline'),
+        ('FocalTransformer', 'output'),
+        ('RMT', 'output'),
+        ('VisionLongformer', 'output'),
+    ],
 )
 def test_default_out_norm(family, norm):
     assert build(family).out_norm == norm

@@ -1,0 +1,5 @@
+"""Hooks, registered in ``mmengine.registry.HOOKS``."""
+
+from .random_shift import RandomShiftHook
+
+__all__ = ['RandomShiftHook']

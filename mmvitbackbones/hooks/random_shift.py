@@ -1,0 +1,54 @@
+"""The random-shift mode of ViL's training, for the first part of it."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..backbones import VisionLongformer
+
+
+@HOOKS.register_module()
+class RandomShiftHook(Hook):
+    """Train ViL with random shifts first, then with all neighbours, as its ImageNet recipe does.
+
+    The backbone starts with ``shift_mode=1``; from ``fraction`` of all iterations on it is 0. As
+    that depends on the number of the iteration alone, a resumed training goes on as it would have.
+
+    Args:
+        fraction (float): Part of the training with random shifts, 0 to 1. Defaults to 0.75.
+
+    Raises:
+        ValueError: If ``fraction`` is no number from 0 to 1; when training starts, if the model
+            has no :class:`~mmvitbackbones.VisionLongformer`, or one without random shifts.
+    """
+
+    def __init__(self, fraction: float = 0.75) -> None:
+        if type(fraction) not in (int, float) or not 0 <= fraction <= 1:
+            raise ValueError(f'fraction must be a number from 0 to 1, got {fraction!r}')
+        self.fraction = fraction
+
+    def before_train(self, runner: Runner) -> None:
+        """Look the backbones up, and check that they are trained with random shifts."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._backbones = [m for m in model.modules() if isinstance(m, VisionLongformer)]
+        if not self._backbones:
+            raise ValueError('RandomShiftHook needs a VisionLongformer in the model; it has none')
+        for backbone in self._backbones:
+            if backbone.shift_mode < 1:
+                raise ValueError(
+                    "RandomShiftHook ends random shifts, but the backbone's shift_mode is "
+                    f'{backbone.shift_mode}: set shift_mode=1, or leave the hook out'
+                )
+        self._ended = False
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """Switch once the fraction is reached."""
+        if self._ended or runner.iter < self.fraction * runner.max_iters:
+            return
+        for backbone in self._backbones:
+            backbone.set_shift_mode(0)
+        self._ended = True
+        runner.logger.info(f'ViL: all neighbours are seen from iteration {runner.iter + 1} on')
