@@ -264,7 +264,7 @@ class ViLStage(Stage):
             return []
         if self.global_position is not None:
             tokens = tokens + self.global_position
-        return [tokens.expand(batch, -1, -1)]
+        return [tokens.repeat(batch, 1, 1)]
 
 
 class ViLBlock(nn.Module):
@@ -532,11 +532,13 @@ def local_validity(
     Returns:
         Tensor | None: Boolean, (windows, keys); None where all are on the map.
     """
+    if chunks == ((0, 0),) and not any(side % window for side in size):
+        return None
     sides = (window, window)
     valid = Neighbourhood(sides, sides, sides).on_map(size, device)
     if chunks is not None:
         valid = _of_chunks(valid, window, chunks)
-    return None if valid.all() else F.pad(valid, (0, num_tokens), value=True)
+    return F.pad(valid, (0, num_tokens), value=True)
 
 
 @lru_cache(maxsize=64)

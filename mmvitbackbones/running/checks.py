@@ -32,6 +32,7 @@ _SOURCES = {
     'FocalTransformer': 'github.com/microsoft/Focal-Transformer',
     'RegionViT': 'github.com/IBM/RegionViT',
     'RMT': 'github.com/qhfan/RMT',
+    'VisionLongformer': 'github.com/microsoft/vision-longformer',
 }
 
 

@@ -35,7 +35,7 @@ model = dict(
 )
 """
 DIMS = [16, 16, 32, 32]
-NARROW_FOCAL = f"""
+NARROW_PLAIN = f"""
         arch=dict(_delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
         init_cfg=None,
 """
@@ -170,12 +170,14 @@ def test_segmenter_on_the_demo(tmp_path):
         'maskrcnn_rmt_s_1x',
         'retinanet_rmt_t_1x',
         'cascade_maskrcnn_rmt_s_3x',
+        'maskrcnn_vil_s_1x',
+        'retinanet_vil_s_1x',
     ],
 )
 def test_detector_on_the_demo(name, tmp_path):
     """Trains, evaluates, goes on where it stopped, and evaluates again."""
     masks = 'maskrcnn' in name
-    narrow = NARROW_FOCAL if 'focal' in name else NARROW_RMT
+    narrow = NARROW_RMT if 'rmt' in name else NARROW_PLAIN
     threshold = 'rcnn=dict(score_thr=0.0)' if masks else 'score_thr=0.0'
     config = tmp_path / 'narrow.py'
     config.write_text(
@@ -198,7 +200,9 @@ def test_detector_on_the_demo(name, tmp_path):
         assert (tmp_path / f'iter_{iters}.pth').is_file()
 
 
-@pytest.mark.parametrize('name', ['upernet_focal_t_160k', 'upernet_rmt_s_160k', 'semfpn_rmt_t_80k'])
+@pytest.mark.parametrize(
+    'name', ['upernet_focal_t_160k', 'upernet_rmt_s_160k', 'semfpn_rmt_t_80k', 'semfpn_vil_s_80k']
+)
 def test_unmodified_segmenter_on_the_demo(name, tmp_path):
     pytest.importorskip('mmseg')
     log = succeed(
@@ -253,7 +257,7 @@ def test_ade20k_labels_and_resuming(ade, tmp_path):
     config = tmp_path / 'narrow.py'
     config.write_text(
         f"_base_ = '{ROOT}/configs/upernet_focal_t_160k.py'\n"
-        f'model = dict(backbone=dict({NARROW_FOCAL}),\n'
+        f'model = dict(backbone=dict({NARROW_PLAIN}),\n'
         f'             decode_head=dict(in_channels={DIMS}, channels=16),\n'
         f'             auxiliary_head=dict(in_channels={DIMS[2]}, channels=16))\n'
         'train_cfg = dict(max_iters=2, val_interval=2)\n'
