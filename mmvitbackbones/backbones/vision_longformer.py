@@ -486,7 +486,7 @@ class FullAttention(ViLAttention):
             return local
 
         # The bias of all pairs of tokens is too large to keep.
-        count = at_a_time(k.shape[1] * k.shape[2], k)
+        count = at_a_time(k[..., 0].numel(), k)
         parts = [slice(0, asking)] if asking else []
         for tokens in token_chunks(*size, count):
             parts.append(slice(tokens.start + asking, tokens.stop + asking))

@@ -272,4 +272,8 @@ def _check_names(missing: list[str], unexpected: list[str], source: str) -> None
         hint = '; the file has output norms: set out_norm'
     elif any('.coarse_bias.' in name for name in missing):
         hint = '; the file has no coarse tokens there: set focal_windows to 0 as it was'
+    elif any('.position.' in name for name in missing):
+        hint = "; the file has no absolute positions: set position='rpb'"
+    elif any('.position.' in name for name in unexpected):
+        hint = "; the file has absolute positions: set position='ape'"
     raise ValueError(f'{source} does not fit the model: {"; ".join(problems)} tensors{hint}')

@@ -95,9 +95,10 @@ def bias_from(offsets: Tensor, queries: slice) -> Tensor:
     height, width = (offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2
     first, last = queries.start // width, (queries.stop - 1) // width + 1
     left, right = queries.start - first * width, queries.stop - (last - 1) * width
-    # A query further on sees the offsets from an earlier one on.
-    seen = offsets.unfold(1, height, 1).unfold(2, width, 1)
-    seen = seen[:, height - last : height - first, width - right : width - left]
+    # A query further on sees the offsets from an earlier one on. Sliced before it is unfolded: the
+    # gradient of a slice is as large as what it was cut from.
+    seen = offsets[:, height - last : 2 * height - 1 - first, width - right : 2 * width - 1 - left]
+    seen = seen.unfold(1, height, 1).unfold(2, width, 1)
     return seen.flip(1, 2).flatten(3).flatten(1, 2)
 
 

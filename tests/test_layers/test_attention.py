@@ -5,7 +5,13 @@ import torch
 
 from mmvitbackbones.layers import SelfAttention
 from mmvitbackbones.layers import attention as attention_module
-from mmvitbackbones.layers.attention import attention, window_attention
+from mmvitbackbones.layers.attention import (
+    at_a_time,
+    attention,
+    attention_in_chunks,
+    token_chunks,
+    window_attention,
+)
 from mmvitbackbones.layers.windows import Neighbourhood
 
 NO_DROPS = 1e-300  # of attention weights: as for any dropout, the CPU function is not used
@@ -122,6 +128,151 @@ def test_weights_keep_their_precision_beside_half_types(dtype):
     found = attention(q, k, v, weight=weight)
     assert found.dtype == dtype
     assert torch.equal(found, (torch.full((), 1 / 40) * weight).to(dtype)[None])
+
+
+# A part at a time, computed again in the backward pass.
+
+EVERY = slice(None)
+PARTS = {  # slices of 7 queries, and of the 9 keys that they see
+    'all at once': [((0, 7), (0, 9))],
+    'of queries': [((0, 2), (0, 9)), ((2, 3), (0, 9)), ((3, 7), (0, 9))],
+    'of both': [((3, 7), (0, 5)), ((0, 3), (2, 9))],  # keys 2 to 5 are in two parts
+}
+parts = pytest.mark.parametrize('parts', PARTS.values(), ids=PARTS)
+
+
+def make_parts(parts, dtype=torch.float64):
+    """Queries, keys, values, what is learned, and the indices of parts."""
+    torch.manual_seed(0)
+    qkv = [draw(3, 2, length, 4, dtype=dtype) for length in (7, 9, 9)]
+    learned = [draw(2, 7, 1), draw(9), draw(2, 1, 1)]
+    chunks = [
+        ((EVERY, EVERY, slice(*queries)), (EVERY, EVERY, slice(*keys))) for queries, keys in parts
+    ]
+    return qkv, learned, chunks
+
+
+def attend_with(parts):
+    """Attention with a bias of what is learned, and the calls that were made."""
+    calls = []
+
+    def attend(queries, scratch, q, k, v, of_query, of_key, of_first):
+        first, last = queries[2].start, queries[2].stop
+        (keys,) = [slice(*keys) for of_queries, keys in parts if of_queries == (first, last)]
+        bias = (of_query[:, first:last] * of_key[keys]).to(torch.float64)
+        if first == 0:
+            bias = bias + of_first
+        calls.append((first, len(scratch)))
+        scratch[first] = None
+        return attention(q.double(), k.double(), v.double(), bias).to(q.dtype)
+
+    return attend, calls
+
+
+def naive_parts(parts, q, k, v, of_query, of_key, of_first):
+    out = torch.zeros_like(q)
+    for queries, keys in parts:
+        queries, keys = slice(*queries), slice(*keys)
+        bias = of_query[:, queries] * of_key[keys] + (of_first if queries.start == 0 else 0)
+        for b in range(len(q)):
+            for head in range(q.shape[1]):
+                out[b, head, queries] = naive(
+                    q[b, head, queries], k[b, head, keys], v[b, head, keys], bias[head], None
+                )
+    return out
+
+
+@parts
+def test_parts_equal_naive(parts):
+    """Gradients add up over the parts; one is used in the first queries' part only."""
+    qkv, learned, chunks = make_parts(parts)
+    attend, calls = attend_with(parts)
+    ours = attention_in_chunks(*qkv, chunks, attend, learned)
+    compare(ours, naive_parts(parts, *qkv, *learned), [*qkv, *learned])
+    # Memory is shared by the parts of a pass, and each pass computes each part once.
+    assert calls == [(queries[0], i) for i, (queries, _) in enumerate(parts)] * 2
+
+
+@pytest.mark.parametrize('fixed', range(6))
+def test_parts_without_one_of_the_gradients(fixed):
+    qkv, learned, chunks = make_parts(PARTS['of both'])
+    inputs = [*qkv, *learned]
+    inputs[fixed].requires_grad_(False)
+    with_bias, _ = attend_with(PARTS['of both'])
+    wanted = []
+
+    def attend(queries, scratch, *inputs):
+        wanted.append([x.requires_grad for x in inputs[3:]])
+        return with_bias(queries, scratch, *inputs)
+
+    ours = attention_in_chunks(*inputs[:3], chunks, attend, inputs[3:])
+    # None in the forward pass: no fused kernel takes a bias with a gradient.
+    assert wanted == [[False] * 3] * 2
+    expected = naive_parts(PARTS['of both'], *inputs)
+    compare(ours, expected, [x for x in inputs if x.requires_grad])
+    assert wanted[2:] == [[x.requires_grad for x in learned]] * 2
+    attention_in_chunks(*inputs[:3], chunks, attend, inputs[3:]).sum().backward()
+    assert [x.grad is None for x in inputs] == [not x.requires_grad for x in inputs]
+
+
+def test_learned_tensors_that_no_part_uses():
+    qkv, learned, chunks = make_parts(PARTS['of queries'])
+
+    def attend(queries, scratch, q, k, v, *learned):
+        return attention(q, k, v)
+
+    ours = attention_in_chunks(*qkv, chunks, attend, learned)
+    assert ours.requires_grad
+    found = torch.autograd.grad(ours.sum(), learned)
+    for grad, x in zip(found, learned):
+        assert torch.equal(grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_sums_over_parts_are_rounded_once(dtype):
+    """Of half types, over as many parts as there are queries: as good as of all at once."""
+    torch.manual_seed(0)
+    q, k, v = (draw(1, 1, 400, 4, dtype=dtype) for _ in range(3))
+    bias = draw(1, 400, 400, dtype=dtype)
+
+    def attend(queries, scratch, q, k, v, bias):
+        bias = bias[:, queries[2]].double()
+        return attention(q.double(), k.double(), v.double(), bias).to(q.dtype)
+
+    one_by_one = [((EVERY, EVERY, slice(i, i + 1)), (EVERY,)) for i in range(400)]
+    ours = attention_in_chunks(q, k, v, one_by_one, attend, [bias])
+    slope = torch.rand_like(ours)  # of one sign, so that sums grow
+    found = torch.autograd.grad(ours, (q, k, v, bias), slope)
+    precise = [x.detach().double().requires_grad_() for x in (q, k, v, bias)]
+    wanted = torch.autograd.grad(attention(*precise), precise, slope.double())
+    for grad, theirs in zip(found, wanted):
+        assert grad.dtype == dtype
+        error = (grad.double() - theirs).abs().max()
+        assert error < 3 * torch.finfo(dtype).eps * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    'size, count, expected',
+    [
+        ((3, 4), 99, [(0, 12)]),
+        ((3, 4), 11, [(0, 8), (8, 12)]),
+        ((3, 4), 4, [(0, 4), (4, 8), (8, 12)]),
+        ((2, 4), 3, [(0, 3), (3, 4), (4, 7), (7, 8)]),
+        ((2, 2), 1, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ((5, 1), 2, [(0, 2), (2, 4), (4, 5)]),
+    ],
+)
+def test_chunks_of_tokens(size, count, expected):
+    """Whole rows where at least one fits, else parts that end with their row."""
+    assert [(s.start, s.stop) for s in token_chunks(*size, count)] == expected
+
+
+@pytest.mark.parametrize('scores, count', [(10, 10), (51, 1), (100, 1), (101, 1), (1000, 1)])
+def test_how_many_make_a_chunk(monkeypatch, scores, count):
+    """At least one, however many scores it has."""
+    monkeypatch.setattr(attention_module, '_CHUNK_BYTES', 100 * torch.float64.itemsize)
+    assert at_a_time(scores, torch.zeros(1, dtype=torch.float64)) == count
+    assert at_a_time(scores, torch.zeros(1)) == max(1, 200 // scores)
 
 
 # Of windows on maps. A case is one size and one neighbourhood for each map.
@@ -262,6 +413,30 @@ def test_blocks_are_as_large_as_they_may_be(monkeypatch, windows):
         for row in range(2)
         for first in range(0, 3, step)
     ]
+
+
+@pytest.mark.parametrize(
+    'most, sizes',
+    [
+        (1, [1] * 7),
+        (2, [2, 2, 2, 1]),
+        (3, [3, 3, 1]),
+        (4, [4, 3]),
+        (5, [4, 3]),
+        (6, [4, 3]),
+        (7, [7]),
+        (9, [7]),
+    ],
+)
+def test_blocks_of_a_row_are_of_about_the_same_size(monkeypatch, most, sizes):
+    """No more of them than needed, but no small one left over beside large ones."""
+    case = [((1, 14), Neighbourhood((1, 2)))]
+    maps, bias, valid = make(case, samples=1)
+    scores = 2 * 2 * 2 * torch.float64.itemsize
+    monkeypatch.setattr(attention_module, '_BLOCK_BYTES', most * scores)
+    blocks = list(attention_module._Blocks(maps, [case[0][1]], bias, valid))
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    assert blocks == [(0, 0, slice(end - size, end)) for end, size in zip(ends, sizes)]
 
 
 @paths

@@ -5,9 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmvitbackbones.layers.position import (
+    AbsolutePosition,
+    MapPositionBias,
     RelativePositionBias,
+    bias_from,
+    interpolate,
     log_decay,
     resize_table,
     rotary_embedding,
@@ -81,6 +86,106 @@ def test_resize_bilinearly():
     resized = {mode: resize_table(step, 27, mode) for mode in ('bilinear', 'bicubic')}
     assert resized['bilinear'].min() == 0 and resized['bilinear'].max() == 1
     assert resized['bicubic'].min() < 0 and resized['bicubic'].max() > 1
+
+
+# Tables of maps.
+
+
+def equal_with_gradients(ours, expected, inputs):
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    slope = torch.randn_like(expected)
+    for found, wanted in zip(
+        torch.autograd.grad(ours, inputs, slope), torch.autograd.grad(expected, inputs, slope)
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('dim', [0, 1, 2])
+@pytest.mark.parametrize(
+    'before, after', [(5, 9), (9, 5), (1, 4), (6, 1), (7, 8), (13, 3), (3, 40), (2, 2)]
+)
+def test_interpolates_as_images_are_resized(before, after, dim):
+    torch.manual_seed(0)
+    shape = [2, 3, 4]
+    shape[dim] = before
+    table = draw(*shape)
+    lines = table.movedim(dim, -1)
+    expected = F.interpolate(lines, after, mode='linear', align_corners=False).movedim(-1, dim)
+    equal_with_gradients(interpolate(table, dim, after), expected, [table])
+
+
+def test_interpolating_to_the_same_length_hands_the_table_on():
+    table = draw(3, 5)
+    assert interpolate(table, 1, 5) is table
+
+
+def test_places_made_in_inference_mode_serve_training():
+    table = draw(5, 3)
+    with torch.inference_mode():
+        expected = interpolate(table, 0, 31).clone()
+    ours = interpolate(table, 0, 31)
+    torch.testing.assert_close(ours.detach(), expected.clone())
+    ours.sum().backward()
+    assert table.grad.sum() == pytest.approx(31 * 3)
+
+
+@pytest.mark.parametrize('size', [(4, 4), (5, 7), (4, 9), (2, 3), (1, 6), (6, 1), (1, 1)])
+@pytest.mark.parametrize('side', [1, 4])
+def test_bias_of_a_map_of_any_size(side, size):
+    torch.manual_seed(0)
+    layer = MapPositionBias(side, 3).double()
+    grid = layer.table.view(1, 3, 2 * side - 1, 2 * side - 1)
+    wanted = 2 * size[0] - 1, 2 * size[1] - 1
+    expected = F.interpolate(grid, wanted, mode='bilinear', align_corners=False)[0]
+    equal_with_gradients(layer(size), expected, [layer.table])
+
+
+SLICES = [  # size of the map, tokens
+    ((3, 4), (0, 12)),
+    ((3, 4), (4, 8)),
+    ((3, 4), (4, 12)),
+    ((3, 4), (5, 7)),
+    ((3, 4), (9, 12)),
+    ((3, 4), (11, 12)),
+    ((1, 5), (1, 4)),
+    ((5, 1), (0, 2)),
+    ((1, 1), (0, 1)),
+]
+
+
+@pytest.mark.parametrize('size, tokens', SLICES)
+def test_bias_of_some_tokens_to_all(size, tokens):
+    """Rows, or a part of one, looked up by how far a key is below and to the right."""
+    (height, width), first_and_last = size, tokens
+    offsets = draw(2, 2 * height - 1, 2 * width - 1)
+    expected = torch.stack(
+        [
+            offsets[:, ky - query // width + height - 1, kx - query % width + width - 1]
+            for query in range(*first_and_last)
+            for ky in range(height)
+            for kx in range(width)
+        ],
+        dim=1,
+    ).view(2, -1, height * width)
+    equal_with_gradients(bias_from(offsets, slice(*tokens)), expected, [offsets])
+
+
+@pytest.mark.parametrize('size', [(5, 5), (3, 4), (1, 1), (9, 13), (2, 11), (6, 5)])
+def test_absolute_positions(size):
+    """The beginning of a table for a shorter side, a resized table for a longer one."""
+    torch.manual_seed(0)
+    layer, x = AbsolutePosition(5, 6).double(), draw(2, *size, 6)
+    tables = []
+    for table, side in zip((layer.rows, layer.columns), size):
+        if side > 5:
+            table = F.interpolate(table.t()[None], side, mode='linear')[0].t()
+        tables.append(table)
+    expected = x.clone()
+    for row in range(size[0]):
+        for column in range(size[1]):
+            here = torch.cat([tables[0][row], tables[1][column]])
+            expected[:, row, column] = expected[:, row, column] + here
+    equal_with_gradients(layer(x), expected, [x, layer.rows, layer.columns])
 
 
 # Rotary embedding.

@@ -85,3 +85,25 @@ def test_branch_in_half_type(dtype, scaled, drop_prob):
     ours.sum().backward()
     assert x.grad.dtype == torch.float32 and y.grad.dtype == dtype
     assert not scaled or layer.scale.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize('scaled', [False, True])
+def test_branches_of_the_same_samples_are_dropped_together(scaled):
+    """Whatever their shapes; what has no branch is left out."""
+    layer, _, _ = make(0.5, scaled)
+    shapes = [(8, 3, 4, 6), (8, 2, 6), (8, 6)]
+    xs, ys = ([draw(*shape) for shape in shapes] for _ in range(2))
+    patterns = set()
+    for _ in range(20):
+        outs = layer.each(xs, ys[:2])
+        assert [out.shape for out in outs] == shapes[:2]
+        keeps = [[not torch.equal(a, b) for a, b in zip(*pair)] for pair in zip(outs, xs)]
+        assert keeps[0] == keeps[1]
+        patterns.add(tuple(keeps[0]))
+        for out, x, y in zip(outs, xs, ys):
+            branch = 2 * (y * layer.scale if scaled else y)
+            kept = torch.tensor(keeps[0], dtype=y.dtype).view(-1, *[1] * (y.dim() - 1))
+            torch.testing.assert_close(out, x + kept * branch, rtol=1e-12, atol=1e-12)
+    assert len(patterns) > 10
+    for out, x, y in zip(layer.eval().each(xs, ys), xs, ys):
+        torch.testing.assert_close(out, x + (y * layer.scale if scaled else y))

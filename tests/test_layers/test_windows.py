@@ -53,6 +53,12 @@ NEIGHBOURHOODS = {
     'one window': ((2, 3), Neighbourhood((2, 3), (1, 2), (3, 2), wraps=True)),
     'of one token': ((3, 4), Neighbourhood((1, 1), (1, 1), (2, 3))),
     'beyond the whole map': ((2, 2), Neighbourhood((1, 1), (4, 3), (5, 0))),
+    'a window on each side': ((6, 4), Neighbourhood((3, 2), (3, 3), (2, 2))),
+    'the same round a single one': ((3, 2), Neighbourhood((3, 2), (3, 3), (2, 2))),
+    'zeros above': ((4, 6), Neighbourhood((2, 3), (3, 0), (0, 0))),
+    'zeros below': ((4, 6), Neighbourhood((2, 3), (0, 5), (0, 0))),
+    'zeros to the left': ((4, 6), Neighbourhood((2, 3), (0, 0), (4, 0))),
+    'zeros to the right': ((4, 6), Neighbourhood((2, 3), (0, 0), (0, 1))),
 }
 neighbourhoods = pytest.mark.parametrize(
     'size, neighbourhood', NEIGHBOURHOODS.values(), ids=NEIGHBOURHOODS
@@ -94,6 +100,23 @@ def test_what_windows_see(size, neighbourhood):
             expected = torch.zeros(2, 3) if place is None else x[(slice(None), *place)]
             assert torch.equal(tokens[:, j], expected)
             assert on_map[i, j] == (place is not None)
+
+
+@pytest.mark.parametrize('size', [(5, 7), (1, 2), (3, 1), (6, 4), (7, 6)])
+@pytest.mark.parametrize(
+    'margins', [((0, 0), (0, 0)), ((3, 3), (2, 2)), ((1, 4), (0, 3)), ((2, 0), (1, 0))]
+)
+def test_last_windows_that_reach_beyond_the_map(size, margins):
+    """Their own tokens are not all on the map, nor are their margins, from either side."""
+    neighbourhood = Neighbourhood((3, 2), *margins)
+    found = neighbourhood.on_map(size, torch.device('cpu'))
+    padded = size[0] + -size[0] % 3, size[1] + -size[1] % 2
+    windows = windows_of(padded, neighbourhood)
+    assert found.dtype == torch.bool and len(found) == len(windows)
+    for ours, window in zip(found, windows):
+        # Counted on the map without padding.
+        expected = [place is not None for place in places(size, neighbourhood, *window)]
+        assert ours.tolist() == expected
 
 
 @neighbourhoods
