@@ -102,16 +102,17 @@ def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
     Raises:
         ValueError: If the file has more global tokens than the model.
     """
-    if name.endswith('.bias.table') and _is_table(tensor.t()) and len(tensor) == len(wanted):
+    is_table = name.endswith('.bias.table') and tensor.dim() == 2 and _is_table(tensor.t())
+    if is_table and len(tensor) == len(wanted):
         return resize_table(tensor, round(wanted.shape[1] ** 0.5), mode='bilinear')
-    if '.position.' in name and tensor.shape[1:] == wanted.shape[1:]:
+    if '.position.' in name and tensor.numel() and tensor.shape[1:] == wanted.shape[1:]:
         return interpolate(tensor, 0, len(wanted))
     if _OF_GLOBAL.search(name):
         return expand_global(name, tensor, wanted)
     return None
 
 
-def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:
     """Give a model more global tokens: copies of the file's in turn.
 
     Copies that are equal would stay so in training: each token that is new starts at a copy and
@@ -124,36 +125,40 @@ def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
         wanted (Tensor): The model's, newly initialised.
 
     Returns:
-        Tensor | None: Of the model's shape; None if it is of another arch.
+        Tensor: Of the model's shape.
 
     Raises:
-        ValueError: If the file has more global tokens than the model.
+        ValueError: If the file has more global tokens than the model, or is of another arch.
     """
-    dim = 0 if name.endswith(('.global_tokens', '.global_position')) else 1
-    before, after = tensor.shape[dim], wanted.shape[dim]
-    if tensor.dim() != wanted.dim() or tensor.shape[1 - dim] != wanted.shape[1 - dim]:
-        return None
+    of_tokens = name.endswith(('.global_tokens', '.global_position'))
+    counting = (0,) if of_tokens else tuple(range(1, wanted.dim()))  # dimensions
+    before = tensor.shape[counting[0]] if tensor.dim() == wanted.dim() else 0
+    after = wanted.shape[counting[0]]
+    fits = [before if i in counting else n for i, n in enumerate(wanted.shape)]
+    if not before or list(tensor.shape) != fits:
+        raise ValueError(
+            f'{name} is of shape {tuple(tensor.shape)}, the model wants {tuple(wanted.shape)}'
+        )
     if before > after:
         raise ValueError(
             f'{name}: the file has {before} global tokens, the model {after}: set '
             'num_global_tokens to as many'
         )
     copied = torch.arange(after, device=tensor.device) % before
-    expanded = tensor.index_select(dim, copied)
+    for dim in counting:
+        tensor = tensor.index_select(dim, copied)
     if name.endswith('.global_tokens'):
-        expanded[before:] += wanted[before:].to(expanded)
+        tensor[before:] += wanted[before:].to(tensor)
     elif name.endswith('_to_global'):
-        if tensor.dim() == 3:
-            expanded = expanded.index_select(2, copied)
-        expanded = expanded - torch.bincount(copied)[copied].log().to(expanded)
-    return expanded
+        tensor = tensor - torch.bincount(copied)[copied].to(tensor).log()
+    return tensor
 
 
 def _relayout(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     shape, ours = tuple(tensor.shape), rename(name, _RENAME)
     if '.attn.query.' in name:
         kv = name.replace('.query.', '.kv.')
-        if kv not in state or state[kv].shape != (2 * shape[0], *shape[1:]):
+        if not shape or kv not in state or state[kv].shape != (2 * shape[0], *shape[1:]):
             raise ValueError(f'there is {name}, but no {kv} of twice its size')
         return {ours.replace('.query.', '.qkv.'): torch.cat([tensor, state[kv]])}
     if '.attn.kv.' in name:

@@ -29,6 +29,7 @@ class RandomShiftHook(Hook):
         if type(fraction) not in (int, float) or not 0 <= fraction <= 1:
             raise ValueError(f'fraction must be a number from 0 to 1, got {fraction!r}')
         self.fraction = fraction
+        self._modes: dict[VisionLongformer, int] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Look the backbones up, and check that they are trained with random shifts."""
@@ -37,15 +38,22 @@ class RandomShiftHook(Hook):
         if not self._backbones:
             raise ValueError('RandomShiftHook needs a VisionLongformer in the model; it has none')
         for backbone in self._backbones:
-            if backbone.shift_mode < 1:
+            # A second call finds what the switch of the first one has left.
+            mode = self._modes.setdefault(backbone, backbone.shift_mode)
+            if mode < 1:
                 raise ValueError(
                     "RandomShiftHook ends random shifts, but the backbone's shift_mode is "
-                    f'{backbone.shift_mode}: set shift_mode=1, or leave the hook out'
+                    f'{mode}: set shift_mode=1, or leave the hook out'
                 )
+            backbone.set_shift_mode(mode)
         self._ended = False
+        self._switch(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Switch once the fraction is reached."""
+        self._switch(runner)
+
+    def _switch(self, runner: Runner) -> None:
         if self._ended or runner.iter < self.fraction * runner.max_iters:
             return
         for backbone in self._backbones:
