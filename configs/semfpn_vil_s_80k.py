@@ -1,3 +1,4 @@
+# Nothing is published: PVT's recipe, as RMT takes it, and the drop path of ViL's detectors.
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
     '_base_/backbones/vil_s.py',

@@ -65,8 +65,9 @@ ROWS = {
     'retinanet_vil_s_1x': Row((800, 1344), (34.83, 254.8), (34.83, 255.1), products=False),
     'semfpn_vil_s_80k': Row((512, 512), None, (28.27, 45.7), products=False),
 }
-# What other papers say of ViL's rows: Mask R-CNN at RegionViT's size and with attention products,
-# RetinaNet at 800 x 1333 and without them.
+# What other papers say of ViL's rows. No one convention gives both: nearest are RegionViT's size
+# with attention products for Mask R-CNN (RetinaNet would be 193.6), and 800 x 1333 without them
+# for RetinaNet.
 ELSEWHERE = {
     'maskrcnn_vil_s_1x': Row((672, 1120), (44.17, 174.3), (44.17, 172.3)),
     'retinanet_vil_s_1x': Row((800, 1333), (34.83, 252.2), (34.83, 254.3), products=False),

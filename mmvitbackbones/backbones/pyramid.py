@@ -316,7 +316,7 @@ def resolve_arch(
         more = f' and perhaps {", ".join(sorted(optional))}' if optional else ''
         raise ValueError(
             f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
-            f'{", ".join(sorted(keys))}{more}; got {wrong or repr(arch)}'
+            f'{", ".join(sorted(keys))}{more}; {wrong or f"got {arch!r}"}'
         )
     for key in per_stage:
         numbers = arch[key]

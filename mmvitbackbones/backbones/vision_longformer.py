@@ -74,10 +74,10 @@ class VisionLongformer(Pyramid):
 
     Args:
         arch (str | dict): 'tiny', 'small', 'medium_deep', 'medium_wide', 'base_deep', 'base_wide',
-            and 'tiny_3stage', 'small_3stage' with strides 8, 16, 32 (Table 1); or a dict with
-            ``dims``, ``heads`` and ``depths``, a list each with one entry a stage, and perhaps
-            ``patches``, how many pixels or tokens a side make one token (4, 2, 2, ...). Defaults
-            to 'small'.
+            and 'tiny_3stage', 'small_3stage' with strides 8, 16, 32 (Table 1; the deep ones have
+            the channels of 'small', the wide ones its depths); or a dict with ``dims``, ``heads``
+            and ``depths``, a list each with one entry a stage, and perhaps ``patches``, how many
+            pixels or tokens a side make one token (4, 2, 2, ...). Defaults to 'small'.
         attention (str | Sequence[str]): 'vil', or 'full' (among all tokens, "Full" in Table 2);
             for all stages, or one each. Defaults to 'vil'.
         num_global_tokens (int | Sequence[int], optional): Global tokens n_g, for all stages or one
@@ -86,9 +86,9 @@ class VisionLongformer(Pyramid):
             Defaults to 'rpb'.
         window_size (int | Sequence[int]): Side w of a chunk of tokens, which see their own chunk
             and the eight round it; for all stages, or one each. Defaults to 7.
-        shift_mode (int): Which chunks local tokens see: 0: all nine; -1: their own only; k > 0:
-            in training their own and one of the eight, drawn anew at each use of each attention,
-            else all nine. Defaults to 0.
+        shift_mode (int): Which chunks local tokens see in 'vil' attention: 0: all nine; -1: their
+            own only; k > 0, whatever k: in training their own and one of the eight, drawn anew at
+            each use of each attention, else all nine. Defaults to 0.
         pretrain_img_size (int): Side, in pixels, of the images that the tables of 'ape' and of
             'full' attention's biases are stored for. For others they are resized bilinearly, but
             for images with shorter sides 'ape' reads the beginning of its tables, as published.
@@ -101,7 +101,8 @@ class VisionLongformer(Pyramid):
             Defaults to 'output'.
         drop_path_rate (float): Stochastic depth, of the last block. Defaults to 0.1.
         drop_rate (float): Dropout after projections and in feed-forward networks. Defaults to 0.
-        attn_drop_rate (float): Dropout of the attention weights. Defaults to 0.
+        attn_drop_rate (float): Dropout of the attention weights; 'full' attention then takes memory
+            for all pairs of tokens in training. Defaults to 0.
         frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the first k stages too.
             Defaults to -1.
         norm_eval (bool): Keep batch normalisation in evaluation mode; there is none of its own.
@@ -391,18 +392,15 @@ class VisionLongformerAttention(ViLAttention):
             Tensor: (B, H, W, C).
         """
         window, count = self.window, 0 if tokens is None else tokens.shape[1]
-        own = Neighbourhood((window, window))
         bias = None if self.bias is None else self.bias()
         chunks = self._chunks()
-        if chunks is None:
-            maps, seen = [x], [Neighbourhood(own.window, own.window, own.window)]
-        else:
-            maps = [x.roll((-dy * window, -dx * window), (1, 2)) for dy, dx in chunks]
-            seen = [own] * len(chunks)
-            bias = None if bias is None else _of_chunks(bias, window, chunks)
+        if bias is not None and chunks is not None:
+            bias = _of_chunks(bias, window, chunks)
+        seen = [*neighbourhoods(window, chunks)]
+        maps = [x] * len(seen)
         if tokens is not None:
             # Every window has a copy of the few global tokens.
-            rows, columns = own.grid(x)
+            rows, columns = seen[0].grid(x)
             copies = tokens[:, None, None].expand(-1, rows, columns, *tokens.shape[1:])
             maps.append(copies.flatten(2, 3))
             seen.append(Neighbourhood((1, count)))
@@ -505,6 +503,17 @@ class FullAttention(ViLAttention):
         return attention_in_chunks(q, k, v, chunks, attend, learned)
 
 
+def neighbourhoods(window: int, chunks: tuple[tuple[int, int], ...] | None) -> list[Neighbourhood]:
+    """What a chunk of tokens sees: all nine chunks at once, or some of them, one by one."""
+    own = (window, window)
+    if chunks is None:
+        return [Neighbourhood(own, own, own)]
+    return [
+        Neighbourhood(own, (-dy * window, dy * window), (-dx * window, dx * window))
+        for dy, dx in chunks
+    ]
+
+
 def _of_chunks(x: Tensor, window: int, chunks: Sequence[tuple[int, int]]) -> Tensor:
     """Of (..., (3w) ** 2), by key, what belongs to some of the 3 x 3 chunks, in their order."""
     x = x.unflatten(-1, (3, window, 3, window))
@@ -534,10 +543,7 @@ def local_validity(
     """
     if chunks == ((0, 0),) and not any(side % window for side in size):
         return None
-    sides = (window, window)
-    valid = Neighbourhood(sides, sides, sides).on_map(size, device)
-    if chunks is not None:
-        valid = _of_chunks(valid, window, chunks)
+    valid = torch.cat([seen.on_map(size, device) for seen in neighbourhoods(window, chunks)], dim=1)
     return F.pad(valid, (0, num_tokens), value=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -63,27 +64,27 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     return result
 
 
-def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
     """Resize what depends on the windows; None for a tensor that does not.
 
     Args:
         name (str): Our name of the tensor.
         tensor (Tensor): As :func:`convert` gives it.
-        wanted (Tensor): The model's.
+        shape (torch.Size): The model's shape.
 
     Raises:
         ValueError: If use_conv_embed is not as in the file.
     """
-    if name.endswith('.conv.weight') and tensor.shape[:2] == wanted.shape[:2]:
-        wider = tensor.shape[-1] > wanted.shape[-1]
+    if name.endswith('.conv.weight') and tensor.shape[:2] == shape[:2]:
+        wider = tensor.shape[-1] > shape[-1]
         raise ValueError(
             f"the file's patch embeddings {'overlap' if wider else 'do not overlap'}: set "
             f'use_conv_embed={wider}'
         )
-    if name.endswith('bias.table') and _is_square(tensor.shape[-1]) and len(tensor) == len(wanted):
-        return resize_table(tensor, round(wanted.shape[1] ** 0.5), mode='bilinear')
+    if name.endswith('bias.table') and _is_square(tensor.shape[-1]) and len(tensor) == shape[0]:
+        return resize_table(tensor, round(shape[1] ** 0.5), mode='bilinear')
     if name.endswith('.pool.weight') and tensor.dim() == 2 and len(set(tensor.shape)) == 1:
-        return resize_pooling(tensor, wanted.shape)
+        return resize_pooling(tensor, shape)
     return None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -112,7 +113,7 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         if name not in target:
             continue
         if tensor.shape != target[name].shape:
-            resized = _resized(family, name, tensor, target[name], source)
+            resized = _resized(family, name, tensor, target[name].shape, source)
             if resized is None:
                 report.unused.append(name)
                 continue
@@ -121,7 +122,11 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         filled[name] = tensor
     report.loaded = list(filled)
     missing = [name for name in target if name not in filled]
-    restarted = [name for name in missing if family.STARTS_NEW.search(name)]
+    # All of a stage's or none: a single one that is missing is an error.
+    kept = {_stage(name) for name in filled if family.STARTS_NEW.search(name)}
+    restarted = [
+        name for name in missing if family.STARTS_NEW.search(name) and _stage(name) not in kept
+    ]
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
     unexpected = [name for name in found.tensors if name not in target]
     switched_off = [
@@ -142,18 +147,21 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     return report
 
 
+def _stage(name: str) -> str:
+    return name.split('.')[1]
+
+
 def _resized(
-    family: ModuleType, name: str, tensor: Tensor, wanted: Tensor, source: str
+    family: ModuleType, name: str, tensor: Tensor, shape: torch.Size, source: str
 ) -> Tensor | None:
     """The tensor in the model's shape; None where it starts new."""
     try:
-        resized = family.resize(name, tensor, wanted)
+        resized = family.resize(name, tensor, shape)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
     if resized is None and not family.STARTS_NEW.search(name):
         raise ValueError(
-            f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
-            f'{tuple(wanted.shape)}: '
+            f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants {tuple(shape)}: '
             'are they of the same family, arch and options?'
         )
     return resized
@@ -195,8 +203,8 @@ def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
 
 def _brief(names: Iterable[str], keep_stages: bool = False) -> str:
     """Names for a line of the log, those that differ in numbers, or in the block's, as one."""
-    number = r'(?<=\.blocks)\.\d+(?=\.)' if keep_stages else r'\.\d+(?=\.)'
-    return ', '.join(dict.fromkeys(re.sub(number, '.*', name) for name in names))
+    number = r'(?<=\.blocks\.)\d+(?=\.)' if keep_stages else r'(?:(?<=\.)|(?<=^layer))\d+(?=\.)'
+    return ', '.join(dict.fromkeys(re.sub(number, '*', name) for name in names))
 
 
 def _identify(
@@ -267,13 +275,15 @@ def _check_names(missing: list[str], unexpected: list[str], source: str) -> None
     ]
     hint = ''
     if any('.peg.' in name for name in unexpected):
-        hint = '; the file has PEG: set peg=True'
+        hint = ' (the file has PEG: set peg=True)'
     elif any(name.startswith('out_norms.') for name in unexpected):
-        hint = '; the file has output norms: set out_norm'
+        hint = ' (the file has output norms: set out_norm)'
     elif any('.coarse_bias.' in name for name in missing):
-        hint = '; the file has no coarse tokens there: set focal_windows to 0 as it was'
-    elif any('.position.' in name for name in missing):
-        hint = "; the file has no absolute positions: set position='rpb'"
+        hint = ' (the file has no coarse tokens there: set focal_windows to 0 as it was)'
+    elif any('.position.' in name for name in missing) and any(
+        '.bias.table' in name for name in unexpected
+    ):
+        hint = " (the file has no absolute positions: set position='rpb')"
     elif any('.position.' in name for name in unexpected):
-        hint = "; the file has absolute positions: set position='ape'"
-    raise ValueError(f'{source} does not fit the model: {"; ".join(problems)} tensors{hint}')
+        hint = " (the file has absolute positions: set position='ape')"
+    raise ValueError(f'{source} does not fit the model{hint}: {"; ".join(problems)} tensors')

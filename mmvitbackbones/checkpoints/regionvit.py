@@ -65,19 +65,19 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     return result
 
 
-def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
     """Resize what depends on the window; None for a tensor that does not.
 
     Args:
         name (str): Our name of the tensor.
         tensor (Tensor): As :func:`convert` gives it.
-        wanted (Tensor): The model's.
+        shape (torch.Size): The model's shape.
     """
-    if name.endswith('.bias.table') and _is_table(tensor) and len(tensor) == len(wanted):
-        return resize_table(tensor, round(wanted.shape[1] ** 0.5))
+    if name.endswith('.bias.table') and _is_table(tensor) and tensor.shape[0] == shape[0]:
+        return resize_table(tensor, round(shape[1] ** 0.5))
     is_square = tensor.dim() == 4 and tensor.shape[2] == tensor.shape[3]
-    if name == 'stem.regional.weight' and is_square and tensor.shape[:2] == wanted.shape[:2]:
-        return resize_projection(tensor, wanted.shape[-1])
+    if name == 'stem.regional.weight' and is_square and tensor.shape[:2] == shape[:2]:
+        return resize_projection(tensor, shape[-1])
     return None
 
 

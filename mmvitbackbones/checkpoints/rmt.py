@@ -73,5 +73,5 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     return result
 
 
-def resize(name: str, tensor: Tensor, wanted: Tensor) -> None:
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> None:
     """Resize nothing: what has another shape is of another arch."""

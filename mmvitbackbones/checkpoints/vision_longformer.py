@@ -46,6 +46,8 @@ _RENAME = (
 # The classifier, and buffers that are computed from the options.
 _UNUSED = re.compile(r'^(norm|head)\.(weight|bias)$|\.relative_position_index$')
 _TIED = re.compile(r'\.(query|kv|proj)_global\.')
+# Standard deviation of what moves the copies of global tokens, that of new ones.
+_NOISE = 0.02
 _OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.')
 
 # Where the file has no global tokens in a stage.
@@ -88,13 +90,13 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     return result
 
 
-def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
+def resize(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
     """Resize what depends on windows, image sizes and the number of global tokens.
 
     Args:
         name (str): Our name of the tensor.
         tensor (Tensor): As :func:`convert` gives it.
-        wanted (Tensor): The model's, newly initialised.
+        shape (torch.Size): The model's shape.
 
     Returns:
         Tensor | None: None for a tensor that does not depend on them.
@@ -103,26 +105,26 @@ def resize(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
         ValueError: If the file has more global tokens than the model.
     """
     is_table = name.endswith('.bias.table') and tensor.dim() == 2 and _is_table(tensor.t())
-    if is_table and len(tensor) == len(wanted):
-        return resize_table(tensor, round(wanted.shape[1] ** 0.5), mode='bilinear')
-    if '.position.' in name and tensor.numel() and tensor.shape[1:] == wanted.shape[1:]:
-        return interpolate(tensor, 0, len(wanted))
+    if is_table and len(tensor) == shape[0]:
+        return resize_table(tensor, round(shape[1] ** 0.5), mode='bilinear')
+    if '.position.' in name and tensor.numel() and tensor.shape[1:] == shape[1:]:
+        return interpolate(tensor, 0, shape[0])
     if _OF_GLOBAL.search(name):
-        return expand_global(name, tensor, wanted)
+        return expand_global(name, tensor, shape)
     return None
 
 
-def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:
+def expand_global(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     """Give a model more global tokens: copies of the file's in turn.
 
-    Copies that are equal would stay so in training: each token that is new starts at a copy and
-    its own initial value added up. As n copies of a key count n times, their biases are lower by
+    Copies that are equal would stay so in training: those that are new are moved a little, always
+    in the same way. As n copies of a key count n times, their biases are lower by
     log n; without biases there is nothing that can make up for it.
 
     Args:
         name (str): Our name of the tensor.
         tensor (Tensor): Global tokens, their positions or one of their biases.
-        wanted (Tensor): The model's, newly initialised.
+        shape (torch.Size): The model's shape.
 
     Returns:
         Tensor: Of the model's shape.
@@ -131,13 +133,13 @@ def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:
         ValueError: If the file has more global tokens than the model, or is of another arch.
     """
     of_tokens = name.endswith(('.global_tokens', '.global_position'))
-    counting = (0,) if of_tokens else tuple(range(1, wanted.dim()))  # dimensions
-    before = tensor.shape[counting[0]] if tensor.dim() == wanted.dim() else 0
-    after = wanted.shape[counting[0]]
-    fits = [before if i in counting else n for i, n in enumerate(wanted.shape)]
+    counting = (0,) if of_tokens else tuple(range(1, len(shape)))  # dimensions
+    before = tensor.shape[counting[0]] if tensor.dim() == len(shape) else 0
+    after = shape[counting[0]]
+    fits = [before if i in counting else n for i, n in enumerate(shape)]
     if not before or list(tensor.shape) != fits:
         raise ValueError(
-            f'{name} is of shape {tuple(tensor.shape)}, the model wants {tuple(wanted.shape)}'
+            f'{name} is of shape {tuple(tensor.shape)}, the model wants {tuple(shape)}'
         )
     if before > after:
         raise ValueError(
@@ -148,7 +150,8 @@ def expand_global(name: str, tensor: Tensor, wanted: Tensor) -> Tensor:
     for dim in counting:
         tensor = tensor.index_select(dim, copied)
     if name.endswith('.global_tokens'):
-        tensor[before:] += wanted[before:].to(tensor)
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+        tensor[before:] += _NOISE * noise[before:].to(tensor)
     elif name.endswith('_to_global'):
         tensor = tensor - torch.bincount(copied)[copied].to(tensor).log()
     return tensor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -33,8 +32,7 @@ class RandomShiftHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Look the backbones up, and check that they are trained with random shifts."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._backbones = [m for m in model.modules() if isinstance(m, VisionLongformer)]
+        self._backbones = [m for m in runner.model.modules() if isinstance(m, VisionLongformer)]
         if not self._backbones:
             raise ValueError('RandomShiftHook needs a VisionLongformer in the model; it has none')
         for backbone in self._backbones:
@@ -54,7 +52,8 @@ class RandomShiftHook(Hook):
         self._switch(runner)
 
     def _switch(self, runner: Runner) -> None:
-        if self._ended or runner.iter < self.fraction * runner.max_iters:
+        # Rounded, as 0.55 of 100 is a little more than 55.
+        if self._ended or runner.iter < round(self.fraction * runner.max_iters, 6):
             return
         for backbone in self._backbones:
             backbone.set_shift_mode(0)

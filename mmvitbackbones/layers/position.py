@@ -145,6 +145,8 @@ def interpolate(table: Tensor, dim: int, size: int) -> Tensor:
     """
     if table.shape[dim] == size:
         return table
+    # Where it reads is cached. What it reads is not: weights may change unnoticed, as when averaged
+    # ones are swapped in for an evaluation.
     before, after, share = _between(table.shape[dim], size, table.device)
     share = share.to(table.dtype).view(-1, *[1] * (table.dim() - dim - 1))
     return torch.lerp(table.index_select(dim, before), table.index_select(dim, after), share)

@@ -78,7 +78,8 @@ class Neighbourhood:
 
     Args:
         window (tuple[int, int]): Height and width of a window, in tokens.
-        rows (tuple[int, int]): Tokens above and below a window that it sees, too.
+        rows (tuple[int, int]): Tokens above and below a window that it sees, too. With (n, -n) it
+            sees what lies n tokens above it, and not itself.
         columns (tuple[int, int]): Tokens to the left and the right of a window.
         wraps (bool): Beyond the map's border lies its opposite border; else zeros.
     """
@@ -96,7 +97,7 @@ class Neighbourhood:
     @property
     def is_window(self) -> bool:
         """Whether a window sees nothing but itself."""
-        return self.size == self.window
+        return not any((*self.rows, *self.columns))
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Windows per column and per row of a map (B, H, W, ...)."""
@@ -121,7 +122,7 @@ class Neighbourhood:
         if not self.wraps:
             above = max(0, self.rows[0] - row * self.window[0])
             below = max(0, (row + 1) * self.window[0] + self.rows[1] - x.shape[1])
-            left, right = self.columns
+            left, right = (max(0, margin) for margin in self.columns)
             for beyond in (out[:above], out[len(out) - below :]):
                 beyond.zero_()
             for beyond in (out[:, :left], out[:, out.shape[1] - right :]):

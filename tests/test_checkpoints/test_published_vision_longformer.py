@@ -12,7 +12,7 @@ from torch import nn
 
 from mmvitbackbones import RMT, FocalTransformer, RegionViT, VisionLongformer
 from mmvitbackbones.backbones.vision_longformer import ARCHS
-from mmvitbackbones.checkpoints import load_published
+from mmvitbackbones.checkpoints import load_published, vision_longformer
 from mmvitbackbones.layers.position import bias_from
 
 TINY = dict(dims=[8, 16, 16, 32], heads=[1, 2, 2, 4], depths=[1, 3, 1, 2], patches=[4, 2, 2, 2])
@@ -579,20 +579,17 @@ def test_absolute_positions_of_other_image_sizes(img, log):
 # Other numbers of global tokens.
 
 
-def without_own_start(model):
-    """Tokens that are added have nothing of their own."""
-    for stage in model.stages:
-        if stage.global_tokens is not None:
-            nn.init.zeros_(stage.global_tokens)
-    return model
+@pytest.fixture
+def exact_copies(monkeypatch):
+    monkeypatch.setattr(vision_longformer, '_NOISE', 0.0)
 
 
 @pytest.mark.parametrize('tokens', [(4, 3, 2, 0), (5, 2, 7, 0)])
-def test_copies_of_global_tokens_change_no_output(tokens):
+def test_copies_of_global_tokens_change_no_output(tokens, exact_copies):
     """The published outputs of a file with 2, 1, 1 and none."""
     case, weights = golden('vil_tiny_window5')
     options = golden_options('vil_tiny_window5', case)
-    model = without_own_start(build(window_size=5, num_global_tokens=tokens, **options))
+    model = build(window_size=5, num_global_tokens=tokens, **options)
     report = load_published(model, weights)
     assert report.resized and not report.new
     with torch.no_grad():
@@ -601,11 +598,11 @@ def test_copies_of_global_tokens_change_no_output(tokens):
 
 @pytest.mark.parametrize('attention', ['vil', 'full'])
 @pytest.mark.parametrize('tokens', [(4, 3, 3, 5), (5, 6, 3, 2), (2, 7, 3, 2)])
-def test_copies_of_our_own_global_tokens_change_no_output(tokens, attention):
+def test_copies_of_our_own_global_tokens_change_no_output(tokens, attention, exact_copies):
     """In float64 to the last digits: as often one each, as not."""
     few = (2, 3, 1, 2)
     saved = randomised(build(num_global_tokens=few, attention=attention)).double()
-    model = without_own_start(build(num_global_tokens=tokens, attention=attention)).double()
+    model = build(num_global_tokens=tokens, attention=attention).double()
     report = load_published(model, saved.state_dict())
     more = {i for i in range(4) if tokens[i] > few[i]}
     assert {int(name.split('.')[1]) for name in report.resized} == more
@@ -615,11 +612,13 @@ def test_copies_of_our_own_global_tokens_change_no_output(tokens, attention):
 @pytest.mark.parametrize('position', ['rpb', 'ape'])
 @pytest.mark.parametrize('file, tokens', [(1, 2), (1, 3), (2, 3), (2, 5), (3, 4)])
 def test_more_global_tokens(file, tokens, position, log):
-    """Copies in turn and their own initial values; as keys each counts as a share of one."""
+    """Copies in turn, moved a little; as keys each counts as a share of one."""
     state = published(position=position, tokens=[file] * 4)
     model = build(position=position, num_global_tokens=tokens)
-    before = copy.deepcopy(model.state_dict())
     report = load_published(model, state)
+    first = copy.deepcopy(model.state_dict())
+    load_published(model, state)
+    assert same(model.state_dict(), first)  # what was there before plays no part
     wanted = {}
     copied = [token % file for token in range(tokens)]
     log_count = torch.tensor([math.log(copied.count(token)) for token in copied])
@@ -627,7 +626,9 @@ def test_more_global_tokens(file, tokens, position, log):
         leaf = name.rpartition('.')[2]
         if leaf == 'global_tokens':
             tensor = torch.stack([tensor[token] for token in copied])
-            tensor[file:] += before[name][file:]
+            moved = model.state_dict()[name][file:] - tensor[file:]
+            assert 0.005 < moved.std() < 0.04
+            tensor[file:] += moved
         elif leaf == 'global_position':
             tensor = torch.stack([tensor[token] for token in copied])
         elif leaf == 'global_to_local':
@@ -663,6 +664,24 @@ def test_global_tokens_where_the_file_has_none(position, log):
     assert len(log.warnings) == 1 and 'start new' in log.warnings[0]
     assert 'stages.3.global_tokens' in log.warnings[0] and 'not in the file' in log.warnings[0]
     assert '\n' not in log.warnings[0]
+
+
+@pytest.mark.parametrize(
+    'position, leaf',
+    [
+        *(('rpb', leaf) for leaf in ('cls_token', 'g2l_', 'g2g_')),
+        *(('ape', leaf) for leaf in ('cls_token', 'cls_pos_embed')),
+    ],
+)
+def test_a_single_missing_global_tensor_is_an_error(leaf, position):
+    state = published(position=position)
+    name = next(name for name in state if name.startswith('layer2.') and f'.{leaf}' in name)
+    del state[name]
+    model = build(position=position)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match='missing'):
+        load_published(model, state)
+    assert same(model.state_dict(), before)
 
 
 # Our own.

@@ -283,6 +283,10 @@ CASES = {
     'windows': [((4, 9), Neighbourhood((2, 3)))],
     'wraps': [((4, 9), FINE)],
     'zeros': [((4, 9), Neighbourhood((2, 3), (2, 0), (1, 4)))],
+    'a window and the one beside it': [
+        ((4, 9), Neighbourhood((2, 3))),
+        ((4, 9), Neighbourhood((2, 3), (-2, 2), (3, -3))),
+    ],
     'one row of windows': [((2, 6), Neighbourhood((2, 2), (2, 1), (2, 1), wraps=True))],
     'one window': [((2, 3), FINE)],
     'two maps': [((4, 9), FINE), ((2, 3), Neighbourhood((1, 1), (1, 1), (2, 1)))],

@@ -55,6 +55,9 @@ NEIGHBOURHOODS = {
     'beyond the whole map': ((2, 2), Neighbourhood((1, 1), (4, 3), (5, 0))),
     'a window on each side': ((6, 4), Neighbourhood((3, 2), (3, 3), (2, 2))),
     'the same round a single one': ((3, 2), Neighbourhood((3, 2), (3, 3), (2, 2))),
+    'the window above': ((6, 4), Neighbourhood((3, 2), (3, -3), (0, 0))),
+    'the window to the lower right': ((6, 4), Neighbourhood((3, 2), (-3, 3), (-2, 2))),
+    'the window to the left of a single one': ((3, 2), Neighbourhood((3, 2), (0, 0), (2, -2))),
     'zeros above': ((4, 6), Neighbourhood((2, 3), (3, 0), (0, 0))),
     'zeros below': ((4, 6), Neighbourhood((2, 3), (0, 5), (0, 0))),
     'zeros to the left': ((4, 6), Neighbourhood((2, 3), (0, 0), (4, 0))),
@@ -104,7 +107,8 @@ def test_what_windows_see(size, neighbourhood):
 
 @pytest.mark.parametrize('size', [(5, 7), (1, 2), (3, 1), (6, 4), (7, 6)])
 @pytest.mark.parametrize(
-    'margins', [((0, 0), (0, 0)), ((3, 3), (2, 2)), ((1, 4), (0, 3)), ((2, 0), (1, 0))]
+    'margins',
+    [((0, 0), (0, 0)), ((3, 3), (2, 2)), ((1, 4), (0, 3)), ((2, 0), (1, 0)), ((3, -3), (-2, 2))],
 )
 def test_last_windows_that_reach_beyond_the_map(size, margins):
     """Their own tokens are not all on the map, nor are their margins, from either side."""
