@@ -236,12 +236,11 @@ def ade(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('name', ['upernet_focal_t_160k', 'semfpn_rmt_t_80k'])
-def test_ade20k_through_the_unmodified_config(ade, name, tmp_path):
+def test_ade20k_through_the_unmodified_config(ade, tmp_path):
     """A training step and an evaluation; but for its length the run is the recipe's."""
     pytest.importorskip('mmseg')
     log = succeed(
-        *('train', f'configs/{name}.py', '--data-root', ade, '--work-dir', tmp_path),
+        *('train', 'configs/semfpn_rmt_t_80k.py', '--data-root', ade, '--work-dir', tmp_path),
         options=[
             *('model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
             *('default_hooks.logger.interval=1', 'default_hooks.checkpoint.save_optimizer=False'),
