@@ -19,7 +19,7 @@ from ..layers import (
     Residual,
     SelfAttention,
 )
-from ..layers.windows import Neighbourhood, pad_to
+from ..layers.windows import Neighbourhood, pad_to_multiple
 from .pyramid import (
     Pyramid,
     Stage,
@@ -233,7 +233,7 @@ class FocalAttention(SelfAttention):
         """Attend; (B, H, W, C) in and out."""
         height, width = x.shape[1:3]
         # Padded tokens are zero, but their keys are not: they carry the projection's bias.
-        x = pad_to(x, height + -height % self.window, width + -width % self.window)
+        x = pad_to_multiple(x, self.window, self.window)
         maps, neighbourhoods, valid = [x], [self.fine], None
         bias = self.bias()
         if self.surroundings is not None:

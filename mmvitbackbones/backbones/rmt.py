@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
 from ..layers.attention import at_a_time, attention, attention_in_chunks, token_chunks
 from ..layers.position import log_decay, rotary_embedding, rotate
+from ..layers.windows import place_on_map
 from .pyramid import (
     Pyramid,
     Stage,
@@ -434,12 +435,10 @@ class ManhattanAttention(nn.Module):
 
         def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
             """From some queries, rows or a part of one row, to all tokens."""
-            start, stop = queries[2].start, queries[2].stop
-            first, last = start // width, (stop - 1) // width + 1
-            left, right = start - first * width, stop - (last - 1) * width
+            lines, places = place_on_map(queries[2], width)
             # The Manhattan distance is the sum of those along the two axes.
-            vertical = columns[:, first:last, None, :, None]
-            horizontal = rows[:, None, left:right, None, :]
+            vertical = columns[:, lines, None, :, None]
+            horizontal = rows[:, None, places, None, :]
             shape = torch.broadcast_shapes(vertical.shape, horizontal.shape)
             # The first part is the largest one.
             if 'decay' not in scratch:

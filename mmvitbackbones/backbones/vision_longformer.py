@@ -30,7 +30,7 @@ from ..layers.attention import (
     window_attention,
 )
 from ..layers.position import bias_from
-from ..layers.windows import Neighbourhood, pad_to
+from ..layers.windows import Neighbourhood, pad_to_multiple
 from .pyramid import (
     Pyramid,
     Stage,
@@ -372,7 +372,7 @@ class VisionLongformerAttention(ViLAttention):
             tuple[Tensor, ...]: The same; without the global tokens if they are no queries.
         """
         size = tuple(x.shape[1:3])
-        x = self.project(pad_to(x, *(n + -n % self.window for n in size)))
+        x = self.project(pad_to_multiple(x, self.window, self.window))
         if tokens is None:
             return (self.output(self._local(x, None, size)),)
         tokens = self.project(tokens)

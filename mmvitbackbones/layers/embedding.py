@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .windows import pad_to
+from .windows import pad_to_multiple
 
 
 class PatchEmbedding(nn.Module):
@@ -43,7 +43,7 @@ class PatchEmbedding(nn.Module):
             Tensor: (B, ceil(H / stride), ceil(W / stride), C').
         """
         stride = self.conv.stride[0]
-        x = pad_to(x, x.shape[1] + -x.shape[1] % stride, x.shape[2] + -x.shape[2] % stride)
+        x = pad_to_multiple(x, stride, stride)
         x = self.conv(x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))
 

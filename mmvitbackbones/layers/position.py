@@ -10,6 +10,8 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .windows import place_on_map
+
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
@@ -93,11 +95,14 @@ def bias_from(offsets: Tensor, queries: slice) -> Tensor:
         Tensor: (heads, queries, H * W).
     """
     height, width = (offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2
-    first, last = queries.start // width, (queries.stop - 1) // width + 1
-    left, right = queries.start - first * width, queries.stop - (last - 1) * width
+    rows, columns = place_on_map(queries, width)
     # A query further on sees the offsets from an earlier one on. Sliced before it is unfolded: the
     # gradient of a slice is as large as what it was cut from.
-    seen = offsets[:, height - last : 2 * height - 1 - first, width - right : 2 * width - 1 - left]
+    seen = offsets[
+        :,
+        height - rows.stop : 2 * height - 1 - rows.start,
+        width - columns.stop : 2 * width - 1 - columns.start,
+    ]
     seen = seen.unfold(1, height, 1).unfold(2, width, 1)
     return seen.flip(1, 2).flatten(3).flatten(1, 2)
 

@@ -48,6 +48,17 @@ def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
 
 
+def pad_to_multiple(x: Tensor, height: int, width: int) -> Tensor:
+    """Pad a (B, H, W, C) map as :func:`pad_to`, to multiples of ``height`` and ``width``."""
+    return pad_to(x, x.shape[1] + -x.shape[1] % height, x.shape[2] + -x.shape[2] % width)
+
+
+def place_on_map(tokens: slice, width: int) -> tuple[slice, slice]:
+    """Rows and columns of tokens numbered in row-major order: some rows, or a part of one."""
+    first, last = tokens.start // width, (tokens.stop - 1) // width + 1
+    return slice(first, last), slice(tokens.start - first * width, tokens.stop - (last - 1) * width)
+
+
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def validity(
@@ -200,8 +211,7 @@ class Neighbourhood:
             Tensor: Boolean, (rows * columns, size[0] * size[1]).
         """
         ones = torch.ones(1, *size, 1, dtype=torch.bool, device=device)
-        ones = pad_to(ones, *(n + -n % side for n, side in zip(size, self.window)))
-        return self.view(self.pad(ones)).flatten(0, 2).flatten(1)
+        return self.view(self.pad(pad_to_multiple(ones, *self.window))).flatten(0, 2).flatten(1)
 
 
 def _intervals(first: int, length: int, total: int, wraps: bool) -> list[tuple[slice, slice]]:
