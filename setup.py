@@ -1,7 +1,9 @@
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"'(.+)'", (ROOT / 'mmvitbackbones/version.py').read_text())[1]
@@ -12,6 +14,22 @@ DET = ['mmdet>=3.3,<4', MMCV, 'scikit-learn']
 SEG = ['mmsegmentation>=1.2.2,<2', MMCV, 'ftfy', 'regex', 'scikit-learn']
 CLS = ['mmpretrain>=1.2,<2', MMCV]
 
+
+class BuildWithConfigs(build_py):
+    """Puts the configs and metafiles where OpenMMLab's packages carry theirs."""
+
+    def run(self) -> None:
+        """Copy them; an editable install reads the repository's own."""
+        super().run()
+        if self.editable_mode:
+            return
+        folder = Path(self.build_lib, 'mmvitbackbones', '.mim')
+        shutil.rmtree(folder, ignore_errors=True)  # what an earlier build left
+        ignore = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(ROOT / 'configs', folder / 'configs', ignore=ignore)
+        shutil.copy(ROOT / 'model-index.yml', folder)
+
+
 setup(
     name='mmvitbackbones',
     version=VERSION,
@@ -19,6 +37,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
     python_requires='>=3.9',
     # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".
@@ -28,6 +47,6 @@ setup(
         'seg': SEG,
         'cls': CLS,
         'all': sorted({*DET, *SEG, *CLS}),
-        'dev': ['pytest', 'ruff'],
+        'dev': ['build', 'pytest', 'ruff'],
     },
 )

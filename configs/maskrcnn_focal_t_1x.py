@@ -1,10 +1,13 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '_base_/backbones/focal_t.py',
+    '_base_/backbones/focal.py',
     'mmdet::_base_/datasets/coco_instance.py',
     '_base_/schedules/adamw_det_1x.py',
     '_base_/default_runtime.py',
 ]
 
-model = dict(backbone=_base_.focal_t, neck=dict(in_channels=_base_.focal_t_dims))
+model = dict(
+    backbone=_base_.focal.t,
+    neck=dict(in_channels=_base_.focal_dims.t),
+)
 optim_wrapper = _base_.focal_decay

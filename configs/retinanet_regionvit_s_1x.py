@@ -1,9 +1,12 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    '_base_/backbones/regionvit_s.py',
+    '_base_/backbones/regionvit.py',
     '_base_/datasets/coco_detection_672.py',
     '_base_/schedules/adamw_det_1x.py',
     '_base_/default_runtime.py',
 ]
 
-model = dict(backbone=_base_.regionvit_s, neck=dict(in_channels=_base_.regionvit_s_dims))
+model = dict(
+    backbone=_base_.regionvit.s,
+    neck=dict(in_channels=_base_.regionvit_dims.s),
+)

@@ -1,12 +1,12 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    '_base_/backbones/vil_s.py',
+    '_base_/backbones/vil.py',
     'mmdet::_base_/datasets/coco_detection.py',
     '_base_/schedules/adamw_det_1x_clip.py',
     '_base_/default_runtime.py',
 ]
 
 model = dict(
-    backbone=dict(_base_.vil_s, out_indices=(1, 2, 3), drop_path_rate=0.1),
-    neck=dict(in_channels=_base_.vil_s_dims[1:], start_level=0),
+    backbone=dict(_base_.vil.s, out_indices=(1, 2, 3), drop_path_rate=0.1),
+    neck=dict(in_channels=_base_.vil_dims.s[1:], start_level=0),
 )

@@ -1,6 +1,6 @@
 _base_ = [
-    'mmseg::_base_/models/fpn_r50.py',
-    '_base_/backbones/rmt_t.py',
+    '_base_/models/semantic-fpn.py',
+    '_base_/backbones/rmt.py',
     '_base_/datasets/ade20k_512.py',
     '_base_/schedules/adamw_seg_80k.py',
     '_base_/default_runtime_seg.py',
@@ -8,8 +8,6 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    pretrained=None,
-    backbone=_base_.rmt_t,
-    neck=dict(in_channels=_base_.rmt_t_dims),
-    decode_head=dict(num_classes=150),
+    backbone=_base_.rmt.t,
+    neck=dict(in_channels=_base_.rmt_dims.t),
 )

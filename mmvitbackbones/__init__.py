@@ -8,6 +8,7 @@ check_requirements()
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes  # noqa: E402
 from .hooks import RandomShiftHook  # noqa: E402
+from .zoo import get_config  # noqa: E402
 
 allow_mmengine_classes()
 
@@ -18,4 +19,5 @@ __all__ = [
     'RegionViT',
     'VisionLongformer',
     '__version__',
+    'get_config',
 ]

@@ -21,6 +21,7 @@ from mmvitbackbones.running import (
     load_config,
     make_demo_data,
     plain_errors,
+    use_tta,
 )
 
 
@@ -34,6 +35,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show-dir', metavar='FOLDER', help='draw predictions beside the truth into this folder'
     )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: several scales, mirrored too, by the config's tta_pipeline",
+    )
     return parser.parse_args()
 
 
@@ -41,8 +47,10 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     """Carry the options of the command line into the config.
 
     Raises:
-        ValueError: If --out has another ending, or the config cannot draw.
+        ValueError: If --out has another ending, the config cannot draw, or --tta lacks settings.
     """
+    if args.tta:
+        use_tta(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out:
         if not args.out.endswith(('.pkl', '.pickle')):

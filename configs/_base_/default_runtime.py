@@ -1,1 +1,1 @@
-_base_ = ['mmdet::_base_/default_runtime.py', './custom_imports.py']
+_base_ = ['mmdet::_base_/default_runtime.py', './tta_coco.py']

@@ -57,8 +57,8 @@ class FocalTransformer(Pyramid):
 
     Args:
         arch (str | dict): 'tiny', 'small', 'base' (Table 1), 'large' (Sec. 4.1); or a dict with
-            ``dims``, ``heads`` and ``depths``, a list each with one entry a stage. Defaults to
-            'tiny'.
+            ``dims``, ``heads`` and ``depths``, a list each with one entry a stage. A dict that
+            names one of them as ``base`` may leave out what is as there. Defaults to 'tiny'.
         window_size (int | Sequence[int]): Side s_p of a window in tokens, which is also the side
             s_w of what is pooled to one coarse token; one for all stages, or one each. Defaults
             to 7.

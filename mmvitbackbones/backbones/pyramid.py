@@ -288,10 +288,12 @@ def resolve_arch(
     """Look an architecture up, or check one given as a dict.
 
     Args:
-        arch (str | Mapping): A name in ``zoo``, or a mapping with the same keys as its entries.
+        arch (str | Mapping): A name in ``zoo``, or a mapping with the same keys as its entries; or
+            one with a name in ``zoo`` as ``base``, which has what the mapping leaves out.
         zoo (Mapping): The published architectures.
         per_stage (Sequence[str]): The keys that hold one positive integer a stage.
-        optional (Mapping, optional): What a mapping may leave out, with the values it then has.
+        optional (Mapping, optional): What a mapping or an entry may leave out, with the values it
+            then has.
 
     Returns:
         dict: The architecture.
@@ -299,10 +301,14 @@ def resolve_arch(
     Raises:
         ValueError: For an unknown name, a missing or unknown key, or lengths that differ.
     """
+    optional = optional or {}
     if isinstance(arch, str):
         check_choice('arch', arch, tuple(zoo))
-        return dict(zoo[arch])
-    optional = optional or {}
+        return {**optional, **zoo[arch]}
+    if isinstance(arch, Mapping) and 'base' in arch:
+        check_choice("arch['base']", arch['base'], tuple(zoo))
+        arch = {**zoo[arch['base']], **arch}
+        del arch['base']
     keys = set(next(iter(zoo.values()))) - set(optional)
     wrong = None
     if isinstance(arch, Mapping):
@@ -316,7 +322,8 @@ def resolve_arch(
         more = f' and perhaps {", ".join(sorted(optional))}' if optional else ''
         raise ValueError(
             f'arch must be one of {", ".join(map(repr, zoo))}, or a dict with the keys '
-            f'{", ".join(sorted(keys))}{more}; {wrong or f"got {arch!r}"}'
+            f'{", ".join(sorted(keys))}{more} (or a base, and those that differ); '
+            f'{wrong or f"got {arch!r}"}'
         )
     for key in per_stage:
         numbers = arch[key]

@@ -59,7 +59,9 @@ class RegionViT(Pyramid):
     Args:
         arch (str | dict): 'tiny', 'small', 'medium', 'base' (Table 2), each also with '_plus'
             (windows of 14 instead of 7); or a dict with ``stem`` ('3-conv' or '1-conv'), ``dims``,
-            ``heads``, ``depths`` (a list each, one entry a stage) and ``window_size``.
+            ``heads``, ``depths`` (a list each, one entry a stage), ``window_size``, and perhaps
+            ``regional`` (False: no regional tokens, windows attend to themselves only; Tables 8
+            and A5). A dict that names one of them as ``base`` may leave out what is as there.
             Defaults to 'small'.
         window_size (int | Sequence[int], optional): Side M of a window in tokens, the same for
             all stages; None: the arch's.
@@ -99,11 +101,14 @@ class RegionViT(Pyramid):
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
-        arch = resolve_arch(arch, ARCHS, per_stage=('dims', 'heads', 'depths'))
+        arch = resolve_arch(
+            arch, ARCHS, per_stage=('dims', 'heads', 'depths'), optional=dict(regional=True)
+        )
         dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
         _check_widths(arch['stem'], dims, heads)
         window = _one_window(arch['window_size'] if window_size is None else window_size, dims)
-        check_flags(peg=peg, with_cp=with_cp)
+        regional = arch['regional']
+        check_flags(peg=peg, with_cp=with_cp, **{"arch['regional']": regional})
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -113,6 +118,7 @@ class RegionViT(Pyramid):
                 dims[i],
                 heads[i],
                 window,
+                regional,
                 peg,
                 rates,
                 drop_rate,
@@ -121,8 +127,12 @@ class RegionViT(Pyramid):
             )
             for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))
         ]
+        if regional:
+            stem = Tokenization(arch['stem'], dims[0], window)
+        else:
+            stem = LocalTokenization(arch['stem'], dims[0])
         super().__init__(
-            Tokenization(arch['stem'], dims[0], window),
+            stem,
             stages,
             dims,
             out_indices=out_indices,
@@ -134,16 +144,15 @@ class RegionViT(Pyramid):
         self.window_size = window
 
 
-class Tokenization(nn.Module):
-    """Local and regional tokens of an image (Sec. 3, Table 2).
+class LocalTokenization(nn.Module):
+    """Local tokens of an image (Sec. 3, Table 2).
 
     Args:
-        stem (str): '3-conv' or '1-conv', how local tokens are made.
+        stem (str): '3-conv' or '1-conv', how they are made.
         dims (int): Channels C.
-        window (int): Side M of a window: a regional token sees 4M x 4M pixels.
     """
 
-    def __init__(self, stem: str, dims: int, window: int) -> None:
+    def __init__(self, stem: str, dims: int) -> None:
         super().__init__()
         if stem == '1-conv':
             self.local = nn.Sequential(nn.Conv2d(3, dims, 8, stride=PATCH, padding=3))
@@ -157,6 +166,28 @@ class Tokenization(nn.Module):
                 nn.GELU(),
                 nn.Conv2d(dims // 2, dims, 3, padding=1),
             )
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
+        x = image.contiguous(memory_format=torch.channels_last)
+        if len(self.local) == 1:
+            # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
+            height, width = x.shape[2:]
+            x = F.pad(x, (0, int(width % PATCH == 1), 0, int(height % PATCH == 1)))
+        return (self.local(x).permute(0, 2, 3, 1),)
+
+
+class Tokenization(LocalTokenization):
+    """Local and regional tokens of an image (Sec. 3, Table 2).
+
+    Args:
+        stem (str): See :class:`LocalTokenization`.
+        dims (int): Channels C.
+        window (int): Side M of a window: a regional token sees 4M x 4M pixels.
+    """
+
+    def __init__(self, stem: str, dims: int, window: int) -> None:
+        super().__init__(stem, dims)
         self.patch = PATCH * window
         self.regional = nn.Conv2d(3, dims, self.patch, stride=self.patch)
 
@@ -172,13 +203,8 @@ class Tokenization(nn.Module):
         """
         image = image.contiguous(memory_format=torch.channels_last)
         height, width = image.shape[2:]
-        x = image
-        if len(self.local) == 1:
-            # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
-            x = F.pad(x, (0, int(width % PATCH == 1), 0, int(height % PATCH == 1)))
-        local = self.local(x).permute(0, 2, 3, 1)
         padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        return local, self.regional(padded).permute(0, 2, 3, 1)
+        return *super().forward(image), self.regional(padded).permute(0, 2, 3, 1)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -197,6 +223,7 @@ class R2LStage(Stage):
         dims (int): Channels C.
         heads (int): Attention heads.
         window (int): Side M of a window.
+        regional (bool): Whether there are regional tokens.
         peg (bool): Whether a PEG follows the first encoder.
         drop_path (Sequence[float]): Rates, one for each encoder.
         drop (float): Dropout of projections.
@@ -210,43 +237,45 @@ class R2LStage(Stage):
         dims: int,
         heads: int,
         window: int,
+        regional: bool,
         peg: bool,
         drop_path: Sequence[float],
         drop: float,
         attn_drop: float,
         with_cp: bool,
     ) -> None:
-        blocks = [Encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path]
+        encoder = R2LEncoder if regional else Encoder
+        blocks = [encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path]
         downsample = Downsampling(in_dims, dims) if in_dims else None
         super().__init__(blocks, with_cp, downsample, PEG(dims) if peg else None)
         self.window = window
 
-    def forward(self, local: Tensor, regional: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         """Run the stage.
 
         Args:
-            local (Tensor): Local tokens, (B, H, W, C).
-            regional (Tensor): Regional tokens, (B, rows, columns, C).
+            maps (Tensor): Local tokens, (B, H, W, C), and regional tokens, (B, rows, columns, C),
+                where there are any.
 
         Returns:
-            tuple[Tensor, Tensor]: The same, at half the size and other channels if downsampled.
+            tuple[Tensor, ...]: The same, at half the size and other channels if downsampled.
         """
-        local, regional = self.downsample(local), self.downsample(regional)
-        size, grid = tuple(local.shape[1:3]), tuple(regional.shape[1:3])
-        valid = validity(size, self.window, grid, local.device)
+        maps = [self.downsample(x) for x in maps]
+        size = tuple(maps[0].shape[1:3])
+        tokens = join(*maps, window=self.window)
+        valid = validity(size, self.window, tuple(tokens.shape[1:3]), tokens.device)
         if valid is not None:
-            valid = F.pad(valid, (1, 0), value=True)
-        tokens = join(local, regional, self.window)
+            valid = F.pad(valid, (len(maps) - 1, 0), value=True)
         for i, block in enumerate(self.blocks):
             tokens = self.run(block, tokens, valid)
             if i == 0 and self.peg is not None:
-                local, regional = split(tokens, self.window, size)
-                tokens = join(self.peg(local), self.peg(regional), self.window)
+                maps = split(tokens, self.window, size)
+                tokens = join(*(self.peg(x) for x in maps), window=self.window)
         return split(tokens, self.window, size)
 
 
-def join(local: Tensor, regional: Tensor, window: int) -> Tensor:
-    """Put each regional token before the local tokens of its window.
+def join(local: Tensor, *regional: Tensor, window: int) -> Tensor:
+    """Cut local tokens into windows, and put its regional token, if there are any, before each.
 
     Args:
         local (Tensor): (B, H, W, C).
@@ -254,15 +283,19 @@ def join(local: Tensor, regional: Tensor, window: int) -> Tensor:
         window (int): Side M of a window.
 
     Returns:
-        Tensor: (B, rows, columns, 1 + M * M, C), zeros where a window reaches beyond the map.
+        Tensor: (B, rows, columns, R + M * M, C) with R of 0 or 1, zeros where a window reaches
+        beyond the map.
     """
-    windows = partition(local, window, tuple(regional.shape[1:3]))
-    return torch.cat([regional.unsqueeze(3), windows], dim=3)
+    grid = tuple(-(-side // window) for side in local.shape[1:3])
+    windows = partition(local, window, grid)
+    return torch.cat([*(x.unsqueeze(3) for x in regional), windows], dim=3)
 
 
-def split(tokens: Tensor, window: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def split(tokens: Tensor, window: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
     """Undo :func:`join`: the local map of the given size, and the regional tokens."""
-    return merge(tokens[:, :, :, 1:], window, size), tokens[:, :, :, 0]
+    regional = tokens[:, :, :, : -(window**2)]
+    local = merge(tokens[:, :, :, -(window**2) :], window, size)
+    return local, *regional.unbind(3)
 
 
 class Downsampling(nn.Module):
@@ -287,6 +320,49 @@ class Downsampling(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Self-attention within each window, then feed-forward.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        window (int): Side M of a window.
+        drop_path (float): Stochastic depth.
+        drop (float): Dropout of projections.
+        attn_drop (float): Dropout of attention weights.
+    """
+
+    def __init__(
+        self, dims: int, heads: int, window: int, drop_path: float, drop: float, attn_drop: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dims, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
+        self.attn = SelfAttention(dims, heads, attn_drop, drop)
+        self.bias = RelativePositionBias(window, heads)
+        self.residual = Residual(drop_path)
+        self.ffn = FeedForward(dims, 4 * dims, drop)
+
+    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Run the encoder.
+
+        Args:
+            tokens (Tensor): The tokens of each window, (B, rows, columns, R + M * M, C): R others,
+                if there are any, then the local ones.
+            valid (Tensor, optional): Boolean, (rows * columns, R + M * M), the tokens on the map.
+
+        Returns:
+            Tensor: As ``tokens``.
+        """
+        bias = self.bias()
+        # Eq. 3 gives a bias to pairs of local tokens only.
+        others = tokens.shape[3] - bias.shape[1]
+        bias = F.pad(bias, (others, 0, others, 0))
+        y = self.attn(self.norm1(tokens).flatten(0, 2), bias, valid).view_as(tokens)
+        y = self.residual(tokens, y)
+        return self.residual(y, self.ffn(self.norm2(y)))
+
+
+class R2LEncoder(Encoder):
     """R2L transformer encoder (Eq. 2): regional, then local self-attention, then feed-forward.
 
     Both attentions share their weights, but for the normalisation before them.
@@ -303,35 +379,16 @@ class Encoder(nn.Module):
     def __init__(
         self, dims: int, heads: int, window: int, drop_path: float, drop: float, attn_drop: float
     ) -> None:
-        super().__init__()
+        super().__init__(dims, heads, window, drop_path, drop, attn_drop)
         self.norm0 = nn.LayerNorm(dims, eps=1e-6)
-        self.norm1 = nn.LayerNorm(dims, eps=1e-6)
-        self.norm2 = nn.LayerNorm(dims, eps=1e-6)
-        self.attn = SelfAttention(dims, heads, attn_drop, drop)
-        self.bias = RelativePositionBias(window, heads)
-        self.residual = Residual(drop_path)
-        self.ffn = FeedForward(dims, 4 * dims, drop)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        """Run the encoder.
-
-        Args:
-            tokens (Tensor): Each regional token and the local tokens of its window,
-                (B, rows, columns, 1 + M * M, C).
-            valid (Tensor, optional): Boolean, (rows * columns, 1 + M * M), the tokens on the map.
-
-        Returns:
-            Tensor: As ``tokens``.
-        """
+        """Run the encoder; see :meth:`Encoder.forward`, of one regional token a window."""
         regional = tokens[:, :, :, 0]
         y = self.attn(self.norm0(regional).flatten(1, 2)).view_as(regional)
         regional = self.residual(regional, y)
-        y = torch.cat([regional.unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
-        # Eq. 3 gives a bias to pairs of local tokens only.
-        bias = F.pad(self.bias(), (1, 0, 1, 0))
-        z = self.attn(self.norm1(y).flatten(0, 2), bias, valid).view_as(y)
-        z = self.residual(y, z)
-        return self.residual(z, self.ffn(self.norm2(z)))
+        tokens = torch.cat([regional.unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
+        return super().forward(tokens, valid)
 
 
 def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:

@@ -110,14 +110,16 @@ class RMT(Pyramid):
             ``mlp_ratios`` and ``decay_range`` (a and b of Table 12), a list each with one entry a
             stage. It may also have ``attention`` (see below) and ``layer_scale`` (initial scale of
             a stage's residual branches, or None), one entry a stage; ``stem`` and ``downsample``,
-            'conv' (overlapping convolutions) or 'patch' (patch embeddings as Swin's); and
-            ``cpe``, ``lce`` and ``ffn_conv``, whether the depth-wise convolutions are there: before
-            the attention, beside it (Eq. 7), in the feed-forward networks. Defaults to 'tiny'.
+            'conv' (overlapping convolutions) or 'patch' (patch embeddings as Swin's); and ``cpe``,
+            ``lce`` and ``ffn_conv``, whether the depth-wise convolutions are there: before the
+            attention, beside it (Eq. 7), in the feed-forward networks. A dict that names one of
+            them as ``base`` may leave out what is as there. Defaults to 'tiny'.
         attention (str | Sequence[str], optional): 'decomposed' (Eq. 6) or 'whole' (Eq. 5), for all
             stages or one each; None: the arch's.
-        decay (str): 'bias': the logarithm of the decay is added inside the softmax, as in the
-            published weights; 'product': the softmax is multiplied by the decay, as Eq. 5 and 6
-            write it. Defaults to 'bias'.
+        decay (str, optional): 'bias': the logarithm of the decay is added inside the softmax, as in
+            the published weights; 'product': the softmax is multiplied by the decay, as Eq. 5 and 6
+            write it; None: no decay, "MaSA -> Attention" in Table 6, here of the same forms and
+            with rotary embedding, of which the paper does not speak. Defaults to 'bias'.
         norm_cfg (dict, optional): Norms of the convolutions in stem and downsampling;
             ``dict(type='SyncBN')`` for training them on several GPUs, ``dict(type='GN',
             num_groups=...)`` without published weights; None: ``dict(type='BN')``.
@@ -143,7 +145,7 @@ class RMT(Pyramid):
         self,
         arch: str | dict = 'tiny',
         attention: str | Sequence[str] | None = None,
-        decay: str = 'bias',
+        decay: str | None = 'bias',
         norm_cfg: dict | None = None,
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'output',
@@ -162,7 +164,8 @@ class RMT(Pyramid):
             forms = ['decomposed'] * (len(dims) - 1) + ['whole']
         forms = each_of('attention', forms, ('decomposed', 'whole'), len(dims))
         scales = arch['layer_scale'] or [None] * len(dims)
-        check_choice('decay', decay, ('bias', 'product'))
+        check_choice('decay', decay, ('bias', 'product', None))
+        ranges = [None] * len(dims) if decay is None else arch['decay_range']
         check_flags(with_cp=with_cp)
         check_rates(drop_path_rate=drop_path_rate)
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
@@ -179,7 +182,7 @@ class RMT(Pyramid):
                     dims[i],
                     heads[i],
                     arch['mlp_ratios'][i],
-                    arch['decay_range'][i],
+                    ranges[i],
                     forms[i],
                     decay,
                     rate,
@@ -195,7 +198,7 @@ class RMT(Pyramid):
                 downsample = Downsampling(dims[i - 1], dims[i], norm_cfg)
             elif i:
                 downsample = PatchEmbedding(dims[i - 1], dims[i], 2)
-            stages.append(RMTStage(blocks, heads[i], arch['decay_range'][i], with_cp, downsample))
+            stages.append(RMTStage(blocks, heads[i], ranges[i], with_cp, downsample))
         super().__init__(
             stem,
             stages,
@@ -255,7 +258,7 @@ class RMTStage(Stage):
     Args:
         blocks (Sequence[nn.Module]): The blocks.
         heads (int): Attention heads.
-        decay_range (tuple[float, float]): a and b of Eq. 8.
+        decay_range (tuple[float, float], optional): a and b of Eq. 8; None: no decay.
         with_cp (bool): See :class:`Stage`.
         downsample (nn.Module, optional): What comes before the first block.
     """
@@ -264,7 +267,7 @@ class RMTStage(Stage):
         self,
         blocks: Sequence[nn.Module],
         heads: int,
-        decay_range: tuple[float, float],
+        decay_range: tuple[float, float] | None,
         with_cp: bool,
         downsample: nn.Module | None,
     ) -> None:
@@ -276,25 +279,25 @@ class RMTStage(Stage):
         x = self.downsample(x)
         height, width, dims = x.shape[1:]
         where = x.device, torch.promote_types(x.dtype, torch.float32)
-        rotation = rotary_embedding(height, width, dims // self.heads, *where)
-        rows, columns = (
-            log_decay(length, self.heads, self.decay_range, *where) for length in (width, height)
-        )
+        positions = [rotary_embedding(height, width, dims // self.heads, *where)]
+        if self.decay_range is not None:
+            for length in (width, height):
+                positions.append(log_decay(length, self.heads, self.decay_range, *where))
         for block in self.blocks:
-            x = self.run(block, x, rotation, rows, columns)
+            x = self.run(block, x, *positions)
         return (x,)
 
 
 class RMTBlock(nn.Module):
-    """Position encoding, Manhattan self-attention, feed-forward network (Fig. 3).
+    """Position encoding, self-attention, feed-forward network (Fig. 3).
 
     Args:
         dims (int): Channels C.
         heads (int): Attention heads.
         mlp_ratio (int): Hidden channels of the feed-forward network by C.
-        decay_range (tuple[float, float]): a and b of Eq. 8.
+        decay_range (tuple[float, float], optional): a and b of Eq. 8, where there is a decay.
         form (str): 'decomposed' or 'whole'.
-        decay (str): 'bias' or 'product'.
+        decay (str, optional): 'bias', 'product', or None for plain attention.
         drop_path (float): Stochastic depth.
         layer_scale (float, optional): Initial scale of the residual branches; None: not scaled.
         cpe (bool): Whether there is a position encoding.
@@ -307,9 +310,9 @@ class RMTBlock(nn.Module):
         dims: int,
         heads: int,
         mlp_ratio: int,
-        decay_range: tuple[float, float],
+        decay_range: tuple[float, float] | None,
         form: str,
-        decay: str,
+        decay: str | None,
         drop_path: float,
         layer_scale: float | None,
         cpe: bool,
@@ -319,41 +322,120 @@ class RMTBlock(nn.Module):
         super().__init__()
         self.cpe = PEG(dims, bias=True) if cpe else nn.Identity()
         self.norm1 = nn.LayerNorm(dims, eps=1e-6)
-        self.attn = ManhattanAttention(dims, heads, decay_range, form, decay, lce)
+        if decay is None:
+            self.attn = RotaryAttention(dims, heads, form, lce)
+        else:
+            self.attn = ManhattanAttention(dims, heads, decay_range, form, decay, lce)
         self.residual1 = Residual(drop_path, dims, layer_scale)
         self.norm2 = nn.LayerNorm(dims, eps=1e-6)
         self.ffn = FeedForward(dims, mlp_ratio * dims, conv=ffn_conv)
         self.residual2 = Residual(drop_path, dims, layer_scale)
 
-    def forward(self, x: Tensor, rotation: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, *log_decay: Tensor) -> Tensor:
         """Run the block.
 
         Args:
             x (Tensor): (B, H, W, C).
-            rotation (Tensor): See :meth:`ManhattanAttention.forward`.
-            rows (Tensor): See there.
-            columns (Tensor): See there.
+            rotation (Tensor): See :meth:`RotaryAttention.forward`.
+            log_decay (Tensor): See there.
 
         Returns:
             Tensor: (B, H, W, C).
         """
         x = self.cpe(x)
-        y = self.attn(self.norm1(x), rotation, rows, columns)
+        y = self.attn(self.norm1(x), rotation, *log_decay)
         x = self.residual1(x, y)
         return self.residual2(x, self.ffn(self.norm2(x)))
 
 
-class ManhattanAttention(nn.Module):
+class RotaryAttention(nn.Module):
+    """Self-attention with rotary embedding, along rows and columns or among all tokens.
+
+    Args:
+        dims (int): Channels C.
+        heads (int): Attention heads.
+        form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
+            (Eq. 5: among all tokens).
+        lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
+    """
+
+    def __init__(self, dims: int, heads: int, form: str, lce: bool) -> None:
+        super().__init__()
+        self.heads, self.form = heads, form
+        self.qk = nn.Linear(dims, 2 * dims)
+        self.v = nn.Linear(dims, dims)
+        self.lce = DepthwiseConv(dims, 5) if lce else None
+        self.proj = nn.Linear(dims, dims)
+
+    def forward(self, x: Tensor, rotation: Tensor, *log_decay: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            x (Tensor): (B, H, W, C).
+            rotation (Tensor): Complex numbers, (H, W, 1, d / 2), for heads of d channels.
+            log_decay (Tensor): Where there is a decay, its logarithm along a row, (heads, W, W),
+                and along a column, (heads, H, H).
+
+        Returns:
+            Tensor: (B, H, W, C).
+        """
+        q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), rotation)
+        values = self.v(x)
+        v = values.unflatten(-1, (self.heads, -1))
+        attend = self._decomposed if self.form == 'decomposed' else self._whole
+        y = attend(q, k, v, *log_decay).flatten(3)
+        if self.lce is not None:
+            y = self.lce(values).add_(y)
+        return self.proj(y)
+
+    def _decomposed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rows: Tensor | None = None,
+        columns: Tensor | None = None,
+    ) -> Tensor:
+        """Attend within each row, then within each column; (B, H, W, heads, d) in and out."""
+        y = self._along_rows(q, k, v, rows)
+        return self._along_columns(q, k, y, columns)
+
+    def _along_rows(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
+        """Attend within each row; (B, H, W, heads, d) in and out."""
+        batch = len(q)
+        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+        y = self._within_lines(q, k, v, log_decay)
+        return y.transpose(1, 2).unflatten(0, (batch, -1))
+
+    def _along_columns(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
+        """Attend within each column; (B, H, W, heads, d) in and out."""
+        if 1 < len(q) <= _FEW:
+            samples = zip(*(t.split(1) for t in (q, k, v)))
+            return torch.cat([self._along_columns(*sample, log_decay) for sample in samples])
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return self._along_rows(q, k, v, log_decay).transpose(1, 2)
+
+    def _within_lines(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
+        """Attend within each of some lines of tokens; (lines, heads, tokens, d) in and out."""
+        return attention(q, k, v, log_decay)
+
+    def _whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend among all tokens; (B, H, W, heads, d) in and out."""
+        size = q.shape[1:3]
+        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
+        return attention(q, k, v).transpose(1, 2).unflatten(1, size)
+
+
+class ManhattanAttention(RotaryAttention):
     """MaSA (Sec. 3.2): self-attention with rotary embedding and spatial decay.
 
     Args:
         dims (int): Channels C.
         heads (int): Attention heads.
         decay_range (tuple[float, float]): a and b of Eq. 8.
-        form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
-            (Eq. 5: among all tokens).
+        form (str): See :class:`RotaryAttention`.
         decay (str): 'bias' or 'product', see :class:`RMT`.
-        lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
+        lce (bool): See :class:`RotaryAttention`.
     """
 
     def __init__(
@@ -365,70 +447,29 @@ class ManhattanAttention(nn.Module):
         decay: str,
         lce: bool,
     ) -> None:
-        super().__init__()
-        self.heads, self.form, self.decay = heads, form, decay
+        super().__init__(dims, heads, form, lce)
+        self.decay = decay
         self.steepest = math.log(1 - 2.0 ** -min(decay_range))
-        self.qk = nn.Linear(dims, 2 * dims)
-        self.v = nn.Linear(dims, dims)
-        self.lce = DepthwiseConv(dims, 5) if lce else None
-        self.proj = nn.Linear(dims, dims)
 
-    def forward(self, x: Tensor, rotation: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            x (Tensor): (B, H, W, C).
-            rotation (Tensor): Complex numbers, (H, W, 1, d / 2), for heads of d channels.
-            rows (Tensor): Logarithm of the decay along a row, (heads, W, W).
-            columns (Tensor): The same along a column, (heads, H, H).
-
-        Returns:
-            Tensor: (B, H, W, C).
-        """
-        q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), rotation)
-        values = self.v(x)
-        v = values.unflatten(-1, (self.heads, -1))
+    def _decomposed(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         least = self._least(q, k)
-        if self.form == 'decomposed':
-            y = self._along_rows(q, k, v, _cut(rows, least))
-            y = self._along_columns(q, k, y, _cut(columns, least))
-        else:
-            y = self._whole(q, k, v, rows, columns, least)
-        y = y.flatten(3)
-        if self.lce is not None:
-            y = self.lce(values).add_(y)
-        return self.proj(y)
+        return super()._decomposed(q, k, v, _cut(rows, least), _cut(columns, least))
 
-    def _along_rows(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-        """Attend within each row; (B, H, W, heads, d) in and out."""
-        batch = len(q)
-        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+    def _within_lines(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
         if self.decay == 'bias':
-            y = attention(q, k, v, log_decay)
-        else:
-            count = at_a_time(log_decay.numel(), log_decay)
-            rows = [(slice(i, i + count),) for i in range(0, len(q), count)]
-            weight = log_decay.exp()
+            return super()._within_lines(q, k, v, log_decay)
+        count = at_a_time(log_decay.numel(), log_decay)
+        lines = [(slice(i, i + count),) for i in range(0, len(q), count)]
+        weight = log_decay.exp()
 
-            def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
-                return attention(*part, weight=weight)
+        def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
+            return attention(*part, weight=weight)
 
-            y = attention_in_chunks(q, k, v, [(i, i) for i in rows], attend)
-        return y.transpose(1, 2).unflatten(0, (batch, -1))
+        return attention_in_chunks(q, k, v, [(i, i) for i in lines], attend)
 
-    def _along_columns(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-        """Attend within each column; (B, H, W, heads, d) in and out."""
-        if 1 < len(q) <= _FEW:
-            samples = zip(*(t.split(1) for t in (q, k, v)))
-            return torch.cat([self._along_columns(*sample, log_decay) for sample in samples])
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        return self._along_rows(q, k, v, log_decay).transpose(1, 2)
-
-    def _whole(
-        self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, least: Tensor | None
-    ) -> Tensor:
-        """Attend among all tokens; (B, H, W, heads, d) in and out."""
+    def _whole(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         height, width = columns.shape[1], rows.shape[1]
+        least = self._least(q, k)
         # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
         scores = len(rows) * height * width * (len(q) if self.decay == 'product' else 1)
         count = at_a_time(scores, rows)

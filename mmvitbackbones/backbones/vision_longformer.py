@@ -77,7 +77,8 @@ class VisionLongformer(Pyramid):
             and 'tiny_3stage', 'small_3stage' with strides 8, 16, 32 (Table 1; the deep ones have
             the channels of 'small', the wide ones its depths); or a dict with ``dims``, ``heads``
             and ``depths``, a list each with one entry a stage, and perhaps ``patches``, how many
-            pixels or tokens a side make one token (4, 2, 2, ...). Defaults to 'small'.
+            pixels or tokens a side make one token (4, 2, 2, ...). A dict that names one of them as
+            ``base`` may leave out what is as there. Defaults to 'small'.
         attention (str | Sequence[str]): 'vil', or 'full' (among all tokens, "Full" in Table 2);
             for all stages, or one each. Defaults to 'vil'.
         num_global_tokens (int | Sequence[int], optional): Global tokens n_g, for all stages or one

@@ -19,7 +19,8 @@ from .reading import read_checkpoint
 
 # By the class of the backbone: the rules of its published files. Each has a NAME, the functions
 # recognise, convert and resize, and two patterns of our names: what STARTS_NEW, with a warning,
-# where the file has none or one of another shape; and what may be SWITCHED_OFF in the model.
+# where the file has none or one of another shape; and what may be SWITCHED_OFF in the model. It is
+# if nothing is loaded whose name begins as the file's, up to the end of the match.
 FAMILIES = {
     'FocalTransformer': focal_transformer,
     'RegionViT': regionvit,
@@ -122,10 +123,10 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         filled[name] = tensor
     report.loaded = list(filled)
     missing = [name for name in target if name not in filled]
-    # All of a stage's or none: a single one that is missing is an error.
-    kept = {_stage(name) for name in filled if family.STARTS_NEW.search(name)}
+    # All of a stage's, or the stem's, or none: a single one that is missing is an error.
+    kept = {_place(name) for name in filled if family.STARTS_NEW.search(name)}
     restarted = [
-        name for name in missing if family.STARTS_NEW.search(name) and _stage(name) not in kept
+        name for name in missing if family.STARTS_NEW.search(name) and _place(name) not in kept
     ]
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
     unexpected = [name for name in found.tensors if name not in target]
@@ -133,7 +134,8 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         name
         for name in unexpected
         # Of stages that are not emitted a norm is not needed.
-        if family.SWITCHED_OFF.search(name) or (model.out_norm and name.startswith('out_norms.'))
+        if _is_switched_off(name, family, filled)
+        or (model.out_norm and name.startswith('out_norms.'))
     ]
     _check_names(
         missing=[name for name in missing if name not in report.new],
@@ -147,8 +149,14 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     return report
 
 
-def _stage(name: str) -> str:
-    return name.split('.')[1]
+def _place(name: str) -> str:
+    """The stage that a tensor is of, or the stem."""
+    return re.match(r'stages\.\d+|\w+', name)[0]
+
+
+def _is_switched_off(name: str, family: ModuleType, filled: Iterable[str]) -> bool:
+    found = family.SWITCHED_OFF.search(name)
+    return found is not None and not any(other.startswith(name[: found.end()]) for other in filled)
 
 
 def _resized(
@@ -278,6 +286,8 @@ def _check_names(missing: list[str], unexpected: list[str], source: str) -> None
         hint = ' (the file has PEG: set peg=True)'
     elif any(name.startswith('out_norms.') for name in unexpected):
         hint = ' (the file has output norms: set out_norm)'
+    elif 'stem.regional.weight' in missing:
+        hint = ' (the file has no regional tokens: set regional=False in arch)'
     elif any('.coarse_bias.' in name for name in missing):
         hint = ' (the file has no coarse tokens there: set focal_windows to 0 as it was)'
     elif any('.position.' in name for name in missing) and any(

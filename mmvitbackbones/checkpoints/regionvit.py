@@ -29,7 +29,9 @@ _RENAME = (
 )
 _CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 _TIED = re.compile(r'(\.block\.0\.proj)_cls\.')
-STARTS_NEW = SWITCHED_OFF = re.compile(r'(?!)')  # nothing
+STARTS_NEW = re.compile(r'(?!)')  # nothing
+# What an arch without regional tokens leaves out.
+SWITCHED_OFF = re.compile(r'^stem\.regional\.|\.norm0\.')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:

@@ -36,8 +36,10 @@ _QUERY = re.compile(r'\.retention\.q_proj\.(weight|bias)$')
 # The classifier, its second head that token labels train, and buffers that hold constants.
 _UNUSED = re.compile(r'^(proj|norm|head|aux_head)\.|\.Relpos\.(angle|decay|index|sin|cos)$')
 
-# Nothing is resized or left out: no tensor depends on the size of an image.
-STARTS_NEW = SWITCHED_OFF = re.compile(r'(?!)')
+# A stem of patches, where the file has that of convolutions.
+STARTS_NEW = re.compile(r'^stem\.(conv|norm)\.')
+# What an arch's cpe, lce, ffn_conv and stem leave out.
+SWITCHED_OFF = re.compile(r'\.cpe\.|\.attn\.lce\.|\.ffn\.conv\.|^stem\.(?=\d)')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -74,4 +76,4 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def resize(name: str, tensor: Tensor, shape: torch.Size) -> None:
-    """Resize nothing: what has another shape is of another arch."""
+    """Resize nothing: no tensor depends on the size of an image."""

@@ -48,7 +48,7 @@ _UNUSED = re.compile(r'^(norm|head)\.(weight|bias)$|\.relative_position_index$')
 _TIED = re.compile(r'\.(query|kv|proj)_global\.')
 # Standard deviation of what moves the copies of global tokens, that of new ones.
 _NOISE = 0.02
-_OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.')
+_OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.\w+$')
 
 # Where the file has no global tokens in a stage.
 STARTS_NEW = _OF_GLOBAL

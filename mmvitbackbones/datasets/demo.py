@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..running.nodes import dicts
 from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
 
 # What a config may set in a dict named ``demo``, and what holds where it does not.
@@ -38,12 +38,20 @@ def use_demo_data(cfg: Config, root: str) -> None:
         classes = len(SEMANTIC_CLASSES)
     else:
         raise ValueError(f'--demo runs configs of mmdet and mmseg, got default_scope={scope!r}')
-    for part in _dicts(cfg.model):
-        if 'num_classes' in part:
-            part['num_classes'] = classes
+    _set_classes(cfg.model, classes)
     _cheaper_proposals(cfg.model)
     _set_data(cfg, train, val, metric, settings['batch_size'])
     _set_schedule(cfg, **settings)
+
+
+def _set_classes(model: ConfigDict, classes: int) -> None:
+    """Set the number of classes of all heads; HTC's semantic branch also learns the background."""
+    for part in dicts(model):
+        if 'num_classes' in part:
+            part['num_classes'] = classes
+    for part in dicts(model):
+        if part.get('semantic_head'):
+            part['semantic_head']['num_classes'] = len(SEMANTIC_CLASSES)
 
 
 def _settings(demo: object) -> dict:
@@ -65,7 +73,7 @@ def drop_absent_weights(model: ConfigDict) -> None:
     Args:
         model (ConfigDict): The model, changed in place.
     """
-    for part in _dicts(model):
+    for part in dicts(model):
         init = part.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
             if '://' not in init['checkpoint'] and not osp.isfile(init['checkpoint']):
@@ -74,11 +82,16 @@ def drop_absent_weights(model: ConfigDict) -> None:
 
 
 def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
-    with_mask = any(step.get('with_mask') for step in _dicts(cfg.train_dataloader))
+    with_mask, with_maps = (
+        any(step.get(key) for step in dicts(cfg.train_dataloader))
+        for key in ('with_mask', 'with_seg')
+    )
     annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=with_mask)
-    resize = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=True)
+    resizes = _resizes(keep_ratio=True)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     pack = dict(type='PackDetInputs', meta_keys=keys)
+    pack_view = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))
+    cfg.tta_pipeline = _views(resizes, annotations, pack_view)
 
     def dataset(split: str, *steps: dict, **kwargs) -> dict:
         return dict(
@@ -97,9 +110,12 @@ def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
         ann_file=osp.join(root, _annotations('validation')),
         metric=['bbox', 'segm'] if with_mask else 'bbox',
     )
-    train = dataset('training', annotations, resize)
+    train = dataset('training', annotations, resizes[1])
+    if with_maps:
+        train['data_prefix']['seg'] = 'annotations/training/'
+        train['pipeline'][1] = dict(annotations, with_seg=True, reduce_zero_label=True)
     # The truth stays at the scenes' own size, at which predictions are judged and drawn.
-    val = dataset('validation', resize, annotations, test_mode=True)
+    val = dataset('validation', resizes[1], annotations, test_mode=True)
     return train, val, metric
 
 
@@ -109,7 +125,7 @@ def _annotations(split: str) -> str:
 
 def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     # A fixed size, so that scenes can be batched; mmseg evaluates at the map's own size.
-    resize = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=False)
+    resizes = _resizes(keep_ratio=False)
 
     def dataset(split: str, *steps: dict) -> dict:
         return dict(
@@ -124,28 +140,37 @@ def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     labels = dict(type='LoadAnnotations', reduce_zero_label=True)
     cfg.model.data_preprocessor.size = (SIZE, SIZE)
     cfg.model.test_cfg = dict(mode='whole')
+    cfg.tta_pipeline = _views(resizes, labels, dict(type='PackSegInputs'))
     metric = dict(type='IoUMetric', iou_metrics=['mIoU'])
-    return dataset('training', labels, resize), dataset('validation', resize, labels), metric
+    train = dataset('training', labels, resizes[1])
+    return train, dataset('validation', resizes[1], labels), metric
 
 
-def _dicts(node: object) -> Iterator[ConfigDict]:
-    """All dicts in a config, however deep."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _dicts(item)
+def _resizes(keep_ratio: bool) -> list[dict]:
+    """To three quarters of the demo's size, to that size, and to five quarters of it."""
+    sides = (SIZE * quarters // 4 for quarters in (3, 4, 5))
+    return [dict(type='Resize', scale=(side, side), keep_ratio=keep_ratio) for side in sides]
+
+
+def _views(resizes: list[dict], *steps: dict) -> list[dict]:
+    """The pipeline of ``--tta``: several sizes, none of them mirrored."""
+    # Merging asks of every view whether it is mirrored.
+    unflipped = dict(type='RandomFlip', prob=0.0)
+    transforms = [resizes, [unflipped], *([step] for step in steps)]
+    return [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=transforms)]
 
 
 def _cheaper_proposals(model: ConfigDict) -> None:
     """Fewer proposals: a scene has at most eight objects, and a CPU pays for each region."""
-    for part in _dicts(model):
+    for part in dicts(model):
         # The sampler of region proposals, not that of anchors, which cost nothing.
         if part.get('add_gt_as_proposals') and part.get('num', 0) > 64:
             part['num'] = 64
         if 'nms_pre' in part and part.get('max_per_img', 0) > 100:
             part['nms_pre'], part['max_per_img'] = min(part['nms_pre'], 300), 100
+        # Sparse R-CNN: as many proposals are learnt as boxes are kept.
+        if part.get('num_proposals', 0) > 100:
+            part['num_proposals'] = model.test_cfg.rcnn.max_per_img = 100
 
 
 def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:
@@ -175,11 +200,12 @@ def _set_schedule(
         rise = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup)
         cfg.param_scheduler.insert(0, rise)
     cfg.auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+    cfg.default_hooks = cfg.get('default_hooks') or {}
     hooks = cfg.default_hooks
-    hooks.logger.interval = log_interval
+    hooks.logger = {'type': 'LoggerHook', **(hooks.get('logger') or {}), 'interval': log_interval}
     hooks.checkpoint = dict(
         type='CheckpointHook', by_epoch=False, interval=min(200, max_iters), max_keep_ckpts=1
     )
-    if 'visualization' in hooks:
+    if hooks.get('visualization'):
         hooks.visualization.interval = 20
-    cfg.log_processor.by_epoch = False
+    cfg.log_processor = dict(cfg.get('log_processor') or {}, by_epoch=False)

@@ -3,6 +3,7 @@
 from .checks import check_data, check_fit, check_overlap, check_weights
 from .command_line import add_common_arguments, build_runner, make_demo_data, plain_errors
 from .config import load_config
+from .tta import use_tta
 
 __all__ = [
     'add_common_arguments',
@@ -14,4 +15,5 @@ __all__ = [
     'load_config',
     'make_demo_data',
     'plain_errors',
+    'use_tta',
 ]

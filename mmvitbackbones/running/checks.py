@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints.published import tensors_of
+from .nodes import dicts
 
 _COCO_LAYOUT = """\
   {root}/
@@ -47,7 +48,9 @@ def check_data(cfg: Config, *loaders: str) -> None:
         FileNotFoundError: Names what is missing, the expected layout, and what to do.
     """
     for loader in loaders:
-        for dataset in _datasets(cfg.get(loader)):
+        for dataset in dicts(cfg.get(loader)):
+            if 'data_prefix' not in dataset:
+                continue
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
             if missing:
                 raise FileNotFoundError(_explain(dataset, missing))
@@ -85,7 +88,8 @@ def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
     Raises:
         ValueError: Names tensors that are missing, unexpected or of another shape.
     """
-    model = getattr(model, 'module', model)
+    while hasattr(model, 'module'):  # wrapped for several GPUs, or for several views
+        model = model.module
     ours, theirs = model.state_dict(), tensors_of(checkpoint)
     theirs = {name: t for name, t in theirs.items() if not name.startswith('data_preprocessor.')}
     problems = {
@@ -133,19 +137,6 @@ def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
             )
 
 
-def _datasets(node: object) -> Iterator[Mapping]:
-    """The data sets of a data loader, inside whatever wraps them."""
-    if isinstance(node, Mapping):
-        if 'data_prefix' in node:
-            yield node
-        else:
-            for value in node.values():
-                yield from _datasets(value)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _datasets(item)
-
-
 def _paths(dataset: Mapping) -> list[str]:
     """The files and folders a data set reads."""
     root = dataset.get('data_root') or ''
@@ -164,6 +155,14 @@ def _explain(dataset: Mapping, missing: list[str]) -> str:
     lines = [f'{name} is not there. Missing or empty: {", ".join(missing)}.']
     if layout:
         lines += ['Expected:', layout.format(root=root)]
+    maps = dataset['data_prefix'].get('seg')
+    if maps:
+        lines.append(
+            f'{osp.join(root, maps, "*.png")}: the pixel maps of COCO-stuff, one for each image '
+            '(stuffthingmaps_trainval2017.zip of github.com/nightrome/cocostuff). HTC trains '
+            'without them, and without its semantic branch, by '
+            '--cfg-options model.roi_head.semantic_head=None.'
+        )
     lines.append(
         'Put or link it there, name its folder with --data-root, or give --demo: that runs any '
         'config on a small data set of real handwritten digits and needs no download.'

@@ -6,6 +6,8 @@ import os.path as osp
 
 from mmengine.config import Config
 
+from .nodes import dicts
+
 DEMO_ROOT = 'data/demo'
 
 
@@ -50,9 +52,22 @@ def load_config(
     if data_root:
         _move_data(cfg, data_root)
     cfg.merge_from_dict(cfg_options)
+    _leave_out_unused_maps(cfg)
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
+
+
+def _leave_out_unused_maps(cfg: Config) -> None:
+    """Read no semantic maps for a two-stage detector that has no semantic head (any more)."""
+    roi_head = cfg.model.get('roi_head')
+    if not roi_head or roi_head.get('semantic_head') or cfg.model.get('semantic_head'):
+        return
+    for part in dicts(list(cfg.values())):
+        if part.get('with_seg'):
+            part['with_seg'] = False
+        if 'data_prefix' in part:
+            part['data_prefix'].pop('seg', None)
 
 
 def _move_data(cfg: Config, data_root: str) -> None:

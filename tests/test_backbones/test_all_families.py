@@ -13,6 +13,7 @@ import pytest
 import tiny_backbones
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from tiny_backbones import OPTIONS, gradients, image, weighed
 from torch import nn
@@ -54,11 +55,13 @@ def is_frozen(module):
         ('RegionViT', dict(stem='3-conv'), {}),
         ('RegionViT', dict(stem='1-conv'), dict(window_size=14)),
         ('RegionViT', {}, dict(window_size=1)),
+        ('RegionViT', dict(regional=False), {}),
         ('FocalTransformer', {}, {}),
         ('FocalTransformer', {}, dict(window_size=7)),
         ('FocalTransformer', {}, dict(use_conv_embed=True)),
         ('RMT', {}, {}),
         ('RMT', dict(stem='patch', downsample='patch'), {}),
+        ('RMT', {}, dict(decay=None)),
         ('VisionLongformer', {}, {}),
         ('VisionLongformer', {}, dict(window_size=7, position='ape', num_global_tokens=0)),
         ('VisionLongformer', {}, dict(attention='full', position='ape', pretrain_img_size=40)),
@@ -382,6 +385,8 @@ def test_bad_options(family, options, words):
         ('dims', 16, ['dims', 'positive integers', '16']),
         ('heads', [3, 2, 4, 4], ['3 heads', 'channels']),
         ('extra', 2, ['depths, dims, heads', 'unknown: extra']),
+        ('base', 'huge', ["arch['base'] must be one of 'tiny'", "'huge'"]),
+        ('base', None, ["arch['base'] must be one of 'tiny'", 'None']),
     ],
 )
 def test_bad_arch(family, key, value, words):
@@ -389,6 +394,40 @@ def test_bad_arch(family, key, value, words):
         build(family, arch={**OPTIONS[family]['arch'], key: value})
     for word in ['arch', *words]:
         assert word in str(error.value)
+
+
+def outline(family, arch):
+    with torch.device('meta'):
+        model = MODELS.build(dict(type=family, arch=arch))
+    forms = [getattr(module, 'form', None) for module in model.modules()]
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}, forms
+
+
+def test_base_of_an_arch(family):
+    """What a dict leaves out is the base's; which stays as it was."""
+    zoo = sys.modules[MODELS.get(family).__module__].ARCHS
+    before, name = copy.deepcopy(zoo), list(zoo)[-1]
+    depths = [1, 2, 1, 1][: len(zoo[name]['depths'])]
+    arch = dict(base=name, depths=depths)
+    shallow = outline(family, arch)
+    assert shallow == outline(family, dict(zoo[name], depths=depths))
+    assert shallow == outline(family, Config(dict(arch=arch)).arch)
+    assert outline(family, dict(base=name)) == outline(family, name) != shallow
+    assert zoo == before and arch == dict(base=name, depths=depths)
+
+
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(extra=2), ['unknown: extra', 'or a base']),
+        (dict(depths=(2, 2)), ['dims, heads, depths', 'as many stages']),
+        (dict(depths='2282'), ['depths', 'positive integers', "'2282'"]),
+    ],
+)
+def test_bad_changes_of_a_base(family, changes, words):
+    with pytest.raises(ValueError) as error:
+        build(family, arch=dict(base='tiny', **changes))
+    assert all(word in str(error.value) for word in words), error.value
 
 
 # In OpenMMLab, and on disk.

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import math
 
 import pytest
@@ -31,6 +32,7 @@ PARAMETERS = dict(
 build = functools.partial(tiny_backbones.build, 'RMT')
 forms = pytest.mark.parametrize('form', ['decomposed', 'whole'])
 decays = pytest.mark.parametrize('decay', ['bias', 'product'])
+decays_or_none = pytest.mark.parametrize('decay', ['bias', 'product', None])
 
 
 # The reference: one query after the other, as the paper writes it. Angles and the logarithm of
@@ -91,7 +93,8 @@ def attend(attn, x, interval):
         for head, gamma in enumerate(gammas(attn.heads, interval)):
             one_q, one_k, one_v = (t[sample].chunk(attn.heads, dim=-1)[head] for t in (q, k, v))
             one_q, one_k = turned(one_q), turned(one_k)
-            see = functools.partial(look, one_q, one_k, gamma=gamma, decay=attn.decay)
+            decay = getattr(attn, 'decay', None)
+            see = functools.partial(look, one_q, one_k, gamma=gamma, decay=decay)
             if attn.form == 'whole':
                 heads.append(see(one_v, sees=lambda y, z: everything))
             else:
@@ -161,6 +164,7 @@ def run_backbone(model, x):
 def make_stage(form, decay, interval=(1, 5), scale=None, parts=True):
     """Two blocks that share their positions."""
     torch.manual_seed(0)
+    interval = None if decay is None else interval
     blocks = [
         RMTBlock(8, 2, 2, interval, form, decay, 0.0, scale, parts, parts, parts) for _ in range(2)
     ]
@@ -194,7 +198,7 @@ def compare(stage, x, interval=(1, 5)):
 
 
 @forms
-@decays
+@decays_or_none
 @pytest.mark.parametrize('size', [(4, 7), (5, 3), (1, 6), (6, 1), (1, 1)])
 def test_stage_equals_reference(decay, form, size):
     compare(make_stage(form, decay), make_map(*size))
@@ -211,7 +215,9 @@ def test_parts_of_a_block(options):
     compare(make_stage('decomposed', 'bias', **options), make_map(3, 4))
 
 
-@pytest.mark.parametrize('options', [{}, dict(decay='product', attention='whole')], ids=str)
+@pytest.mark.parametrize(
+    'options', [{}, dict(decay='product', attention='whole'), dict(decay=None)], ids=str
+)
 def test_backbone_equals_reference(options):
     model = build(**options).eval()
     with torch.no_grad():
@@ -408,7 +414,7 @@ def test_far_keys_of_large_scores_are_kept(monkeypatch, cuts, decay, form):
 
 
 @forms
-@decays
+@decays_or_none
 def test_nothing_of_all_pairs_of_tokens_is_kept(monkeypatch, decay, form):
     """Neither by autograd nor by whoever computes it again, nor is more than a chunk ever made."""
     side, heads, batch, chunk = 24, 2, 2, 60_000
@@ -488,15 +494,27 @@ def test_attention(attention):
 def test_decay():
     """Inside the softmax by default."""
     maps = []
-    for options in ({}, dict(decay='bias'), dict(decay='product')):
-        model = build(**options).eval()
-        decays = {block.attn.decay for stage in model.stages for block in stage.blocks}
-        assert decays == {options.get('decay', 'bias')}
+    for options in ({}, dict(decay='bias'), dict(decay='product'), dict(decay=None)):
         with torch.no_grad():
-            maps.append(model(image(33, 45)))
-    for default, bias, product in zip(*maps):
+            maps.append(build(**options).eval()(image(33, 45)))
+    for default, bias, *others in zip(*maps):
         assert torch.equal(default, bias)
-        assert not torch.allclose(default, product, rtol=1e-3)
+        for a, b in itertools.combinations([bias, *others], 2):
+            assert not torch.allclose(a, b, rtol=1e-3)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_without_decay(monkeypatch, with_cp):
+    """The same parameters, on long maps too, and nothing of a decay is computed."""
+    model = build(decay=None, with_cp=with_cp)
+    assert model.state_dict().keys() == build().state_dict().keys()
+    monkeypatch.setattr(rmt, 'log_decay', None)
+    monkeypatch.setattr(rmt, '_cut', None)
+    monkeypatch.setattr(ManhattanAttention, '_least', None)
+    x = image(32, 1200)
+    _, grads = tiny_backbones.gradients(model, x)
+    assert grads.keys() == dict(model.named_parameters()).keys()
+    assert all(grad.isfinite().all() for grad in grads.values())
 
 
 @pytest.mark.parametrize(
@@ -601,8 +619,8 @@ BAD_OPTIONS = [
     (dict(attention=['whole'] * 3 + [None]), ['attention', '4 of them', 'None']),
     (dict(attention=()), ['attention', '4 of them', '()']),
     (dict(attention=3), ['attention', "'decomposed' or 'whole'", '3']),
-    (dict(decay='exp'), ['decay', "'bias', 'product'", "'exp'"]),
-    (dict(decay=None), ['decay', "'bias', 'product'", 'None']),
+    (dict(decay='exp'), ['decay', "'bias', 'product', None", "'exp'"]),
+    (dict(decay=False), ['decay', "'bias', 'product', None", 'False']),
 ]
 NEEDED = 'decay_range, depths, dims, heads, mlp_ratios and perhaps attention, cpe, downsample'
 BAD_ARCHS = [

@@ -222,6 +222,42 @@ def test_equal_windows_change_nothing():
     assert torch.equal(models[0].stem.regional.weight, weight)
 
 
+# Without regional tokens.
+
+
+@pytest.mark.parametrize('as_published', [True, False])
+@pytest.mark.parametrize('window', [7, 3, 14])
+def test_without_regional_tokens(window, as_published, log):
+    """All else as with them, at any size of windows."""
+    state = published() if as_published else RegionViT(TINY, out_norm=None).state_dict()
+    whole = RegionViT(TINY, window_size=window, out_norm=None)
+    load_published(whole, state)
+    model = RegionViT(dict(TINY, regional=False), window_size=window, out_norm=None)
+    report = load_published(model, state)
+    gone = [name for name in whole.state_dict() if '.norm0.' in name or '.regional.' in name]
+    assert len(gone) == 5 * 2 + 2
+    assert sorted(report.unused) == sorted(gone + CLASSIFIER * as_published)
+    tables = [name for name in model.state_dict() if name.endswith('.bias.table')]
+    assert list(report.resized) == (tables if window != 7 else [])
+    assert not report.new and not log.warnings
+    kept = {name: tensor for name, tensor in whole.state_dict().items() if name not in gone}
+    assert same(model.state_dict(), kept)
+    assert 'unused: ' in str(report) and 'stages.*.blocks.*.norm0.weight' in str(report)
+
+
+def test_what_no_switch_explains_is_refused():
+    model, less = RegionViT(dict(TINY, regional=False)), published()
+    before = copy.deepcopy(model.state_dict())
+    del less['layers.1.block.2.norm1.bias']
+    for state, words in (
+        (less, '1 missing .stages.1.blocks.1.norm1.bias'),
+        ({**published(), 'extra.weight': torch.ones(2)}, '1 unexpected .extra.weight'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_published(model, state)
+    assert same(model.state_dict(), before)
+
+
 # Our own.
 
 
@@ -338,6 +374,8 @@ def wrong_weights():
     yield 'projection', change('cls_token.proj.weight', tall), ['stem.regional.weight', '14, 28']
     our_table = {**RegionViT(TINY).state_dict(), 'stages.0.blocks.0.bias.table': torch.ones(1, 168)}
     yield 'our table', our_table, ['stages.0.blocks.0.bias.table', '168']
+    locals_only = RegionViT(dict(TINY, regional=False)).state_dict()
+    yield 'no regions', locals_only, ['12 missing', 'stem.regional', 'set regional=False in arch']
     yield 'table', change('layers.0.block.1.attn.rel_pos', torch.ones(1, 168)), ['rel_pos', '168']
 
 

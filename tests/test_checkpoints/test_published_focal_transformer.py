@@ -536,6 +536,56 @@ def test_switched_off_at_another_window_size(log):
     assert len(report.resized) == 15 and not report.new and not log.warnings
 
 
+ABLATIONS = {  # of the paper's Fig. 5 and Table 7
+    'window only': dict(expand_sizes=0, focal_windows=0),
+    'local': dict(focal_windows=0),
+    'global': dict(expand_sizes=0),
+    'window of 14': dict(window_size=14),
+}
+
+
+@pytest.mark.parametrize('options', ABLATIONS.values(), ids=ABLATIONS)
+def test_ablations_train_from_published_weights(options):
+    """Every parameter that is left, and a step down the slope lowers the loss."""
+    model = FocalTransformer(TINY, drop_path_rate=0, **options)
+    report = load_published(model, {n: 0.1 * t for n, t in published().items()})
+    assert {*report.loaded, *report.new} == model.state_dict().keys()
+    for name in report.new:
+        assert name.startswith('out_norms.') or 'surroundings' in name
+    assert any('surroundings' in name for name in report.new) == ('window_size' in options)
+    x = torch.randn(2, 3, 70, 93, generator=torch.Generator().manual_seed(0))
+
+    def loss():
+        return sum((m - m.roll(1, 3)).square().mean() for m in model(x))
+
+    before = loss()
+    before.backward()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
+    slope = sum(grad.square().sum() for grad in grads.values())
+    assert slope > 0
+    torch.optim.SGD(model.parameters(), lr=float(1e-3 * before / slope)).step()
+    with torch.no_grad():
+        # The slope foretells 0.1 %.
+        assert 0.998 < loss() / before < 0.9995
+
+
+def test_other_depths_of_a_base():
+    """Of Table 9; a file of the base's own depths is refused."""
+    arch = dict(base='tiny', depths=(2, 2, 4, 2))
+
+    def state(depths):
+        shapes = published_shapes(dict(ARCHS['tiny'], depths=depths))
+        return {name: torch.empty(shape) for name, shape in shapes.items()}
+
+    with torch.device('meta'):
+        model = FocalTransformer(arch)
+        check_report(load_published(model, state((2, 2, 4, 2))), model, state((2, 2, 4, 2)))
+        words = 'depths 2, 2, 6, 2 and .*; the model has depths 2, 2, 4, 2 and .* Set arch'
+        with pytest.raises(ValueError, match=words):
+            load_published(model, state((2, 2, 6, 2)))
+
+
 def test_only_output_norms_and_peg_start_new(log):
     model = FocalTransformer(TINY, peg=True)
     before = copy.deepcopy(model.state_dict())

@@ -1,6 +1,7 @@
 """Published RMT weights, and our own, on their way into the backbone."""
 
 import copy
+import re
 from functools import lru_cache
 
 import golden_cases
@@ -134,6 +135,22 @@ def expected(state, arch=TINY):
     return ours
 
 
+# What an arch of Table 6 leaves out of the file, and what it has that the file lacks.
+CONV_STEM, PATCH_STEM = r'stem\.\d+\..*', r'stem\.(conv|norm)\.(weight|bias)'
+WITHOUT = {
+    'lce': (dict(lce=False), r'.*\.attn\.lce\..*', ''),
+    'cpe': (dict(cpe=False), r'.*\.cpe\.conv\..*', ''),
+    'ffn_conv': (dict(ffn_conv=False), r'.*\.ffn\.conv\..*', ''),
+    'stem': (dict(stem='patch'), CONV_STEM, PATCH_STEM),
+    'all': (
+        dict(lce=False, cpe=False, stem='patch'),
+        rf'.*\.(attn\.lce|cpe\.conv)\..*|{CONV_STEM}',
+        PATCH_STEM,
+    ),
+}
+without = pytest.mark.parametrize('parts, left_out, new', WITHOUT.values(), ids=WITHOUT)
+
+
 @lru_cache
 def plain():
     """The published state dict in a model that has no more than it."""
@@ -225,10 +242,11 @@ def test_values_arrive_bit_for_bit(arch, extra_norms):
         dict(attention='whole'),
         dict(attention='decomposed'),
         dict(decay='product'),
+        dict(decay=None),
         dict(norm_cfg=dict(type='SyncBN')),
         dict(norm_cfg=dict(type='BN', requires_grad=False), norm_eval=True, frozen_stages=2),
     ],
-    ids=['whole', 'decomposed', 'product', 'SyncBN', 'frozen'],
+    ids=['whole', 'decomposed', 'product', 'no decay', 'SyncBN', 'frozen'],
 )
 def test_no_tensor_depends_on_these_options(options):
     state, model = published(), RMT(TINY, out_norm=None, **options)
@@ -484,15 +502,11 @@ def test_queries_and_keys_that_do_not_fit_each_other(q, k):
     'arch, options, words',
     [
         (UNSCALED, dict(), ['6 unexpected', 'stages.1.blocks.0.residual1.scale']),
-        (dict(TINY, cpe=False), dict(), ['10 unexpected', 'stages.0.blocks.0.cpe.conv.weight']),
-        (dict(TINY, lce=False), dict(), ['10 unexpected', 'stages.0.blocks.0.attn.lce.weight']),
-        (dict(TINY, ffn_conv=False), dict(), ['10 unexpected', '.0.blocks.0.ffn.conv.weight']),
-        (dict(TINY, stem='patch'), dict(), ['4 missing', 'stem.norm.weight', 'stem.0.weight']),
         (dict(TINY, downsample='patch'), dict(), ['stages.1.downsample.conv.weight', '(16, 8, 3']),
         (TINY, dict(norm_cfg=dict(type='GN', num_groups=2)), ['21 unexpected', 'stem.1.running']),
         (TINY, dict(out_norm=None), ['8 unexpected', 'out_norms.0.weight', 'set out_norm']),
     ],
-    ids=['LayerScale', 'cpe', 'lce', 'ffn_conv', 'stem', 'downsample', 'norm_cfg', 'out_norm'],
+    ids=['LayerScale', 'downsample', 'norm_cfg', 'out_norm'],
 )
 def test_what_the_model_has_no_place_for(arch, options, words):
     norms = dict(extra_norms=True) if 'out_norm' in options else {}
@@ -531,6 +545,51 @@ def test_the_message_names_the_file_when_names_are_missing(tmp_path):
     torch.save(state, tmp_path / 'cut.pth')
     with pytest.raises(ValueError, match='cut.pth: there is .*q_proj.weight, but no .*k_proj'):
         load_published(RMT(TINY), tmp_path / 'cut.pth')
+
+
+# What an arch switches off.
+
+
+@without
+@pytest.mark.parametrize('as_published', [True, False])
+def test_what_is_switched_off_is_unused(parts, left_out, new, as_published, log):
+    model = RMT(dict(TINY, **parts), out_norm=None, drop_path_rate=0)
+    before = copy.deepcopy(model.state_dict())
+    report = load_published(model, published() if as_published else plain())
+    expected = {name for name in plain() if re.fullmatch(left_out, name)}
+    others = {n for n in published() if n.startswith(CLASSIFIER) or '.Relpos.' in n}
+    assert expected and set(report.unused) == expected | (others if as_published else set())
+    assert report.new == [name for name in before if re.fullmatch(new, name)]
+    assert bool(report.new) == bool(new) == bool(log.warnings)
+    assert all('stem.conv.weight' in text for text in log.warnings)
+    kept = {name: tensor for name, tensor in plain().items() if name not in expected}
+    assert same(model.state_dict(), {**kept, **{name: before[name] for name in report.new}})
+
+
+@without
+def test_what_no_switch_explains_is_refused(parts, left_out, new):
+    """A tensor that is missing elsewhere, or that is not of the part that is switched off."""
+    model, state = RMT(dict(TINY, **parts)), published()
+    ours = RMT(dict(TINY, **parts)).state_dict()
+    value = 'layers.1.blocks.1.retention.v_proj.bias'
+    check_refusal(model, {**state, 'extra.weight': state[value]}, ['1 unexpected', 'extra.weight'])
+    del state[value]
+    check_refusal(model, state, ['1 missing (stages.1.blocks.1.attn.v.bias)'])
+    for name in [name for name in ours if re.fullmatch(new, name)]:
+        less = {n: tensor for n, tensor in ours.items() if n != name}
+        check_refusal(model, less, [f'1 missing ({name})'])
+    # Back, there is nothing to fill the part with.
+    gone = sum(re.fullmatch(left_out, name) is not None for name in plain())
+    check_refusal(RMT(TINY), ours, [f'{gone} missing'])
+
+
+@pytest.mark.parametrize(
+    'name', ['stem.12.weight', 'stages.0.blocks.0.cpe.other', 'stages.0.blocks.0.attn.lce.norm']
+)
+def test_more_of_a_part_than_the_model_has(name):
+    """Which it has, so that nothing is switched off."""
+    words = ['1 unexpected', name]
+    check_refusal(RMT(TINY), {**RMT(TINY).state_dict(), name: torch.ones(8)}, words)
 
 
 @pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 3)])

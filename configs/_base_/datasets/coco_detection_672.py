@@ -1,22 +1,11 @@
-# COCO at 672 x 1120 (short x long side).
-_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+# Boxes only; else as coco_instance_672.py.
+_base_ = './coco_instance_672.py'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(1120, 672), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1120, 672), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
+boxes = dict(type='LoadAnnotations', with_bbox=True)
+train_pipeline = [_base_.train_pipeline[0], boxes, *_base_.train_pipeline[2:]]
+test_pipeline = [*_base_.test_pipeline[:2], boxes, *_base_.test_pipeline[3:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(metric='bbox')
+test_evaluator = val_evaluator

@@ -1,0 +1,6 @@
+_base_ = './maskrcnn_focal_t_3x.py'
+
+model = dict(
+    backbone=_base_.focal.s,
+    neck=dict(in_channels=_base_.focal_dims.s),
+)

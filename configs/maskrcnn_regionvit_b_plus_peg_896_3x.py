@@ -1,0 +1,13 @@
+# At 896 x 1344, a dagger in the tables.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '_base_/backbones/regionvit.py',
+    '_base_/datasets/coco_instance_ms_crop_896.py',
+    '_base_/schedules/adamw_det_270k.py',
+    '_base_/default_runtime_iterations.py',
+]
+
+model = dict(
+    backbone=dict(_base_.regionvit.b, arch='base_plus', peg=True),
+    neck=dict(in_channels=_base_.regionvit_dims.b),
+)

@@ -1,0 +1,3 @@
+_base_ = './maskrcnn_regionvit_s_plus_1x.py'
+
+model = dict(backbone=dict(peg=True))

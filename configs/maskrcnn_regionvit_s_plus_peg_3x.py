@@ -1,0 +1,3 @@
+_base_ = './maskrcnn_regionvit_s_plus_3x.py'
+
+model = dict(backbone=dict(peg=True))

@@ -1,0 +1,6 @@
+_base_ = './maskrcnn_rmt_s_1x.py'
+
+model = dict(
+    backbone=_base_.rmt.t,
+    neck=dict(in_channels=_base_.rmt_dims.t),
+)

@@ -1,0 +1,6 @@
+_base_ = './maskrcnn_vil_s_1x.py'
+
+model = dict(
+    backbone=_base_.vil.b,
+    neck=dict(in_channels=_base_.vil_dims.b),
+)

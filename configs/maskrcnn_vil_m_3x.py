@@ -1,0 +1,6 @@
+_base_ = './maskrcnn_vil_s_3x.py'
+
+model = dict(
+    backbone=dict(_base_.vil.m, drop_path_rate=0.3),
+    neck=dict(in_channels=_base_.vil_dims.m),
+)

@@ -1,0 +1,6 @@
+_base_ = './retinanet_regionvit_s_1x.py'
+
+model = dict(
+    backbone=_base_.regionvit.b,
+    neck=dict(in_channels=_base_.regionvit_dims.b),
+)

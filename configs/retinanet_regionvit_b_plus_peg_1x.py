@@ -1,0 +1,3 @@
+_base_ = './retinanet_regionvit_b_plus_1x.py'
+
+model = dict(backbone=dict(peg=True))

@@ -1,0 +1,6 @@
+_base_ = './retinanet_rmt_t_1x.py'
+
+model = dict(
+    backbone=dict(_base_.rmt.l, out_indices=(1, 2, 3)),
+    neck=dict(in_channels=_base_.rmt_dims.l[1:]),
+)

@@ -1,0 +1,6 @@
+_base_ = './retinanet_vil_s_3x.py'
+
+model = dict(
+    backbone=dict(_base_.vil.m, out_indices=(1, 2, 3), drop_path_rate=0.3),
+    neck=dict(in_channels=_base_.vil_dims.m[1:]),
+)

@@ -1,0 +1,6 @@
+_base_ = './semfpn_rmt_t_80k.py'
+
+model = dict(
+    backbone=_base_.rmt.b,
+    neck=dict(in_channels=_base_.rmt_dims.b),
+)

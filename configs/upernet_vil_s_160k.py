@@ -1,0 +1,15 @@
+# No paper reports it: Swin's recipe with the drop path of ViL's detectors.
+_base_ = [
+    '_base_/models/upernet.py',
+    '_base_/backbones/vil.py',
+    '_base_/datasets/ade20k_512.py',
+    '_base_/schedules/adamw_seg_160k.py',
+    '_base_/default_runtime_seg.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=_base_.vil.s,
+    decode_head=dict(in_channels=_base_.vil_dims.s),
+    auxiliary_head=dict(in_channels=_base_.vil_dims.s[2]),
+)

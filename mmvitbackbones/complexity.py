@@ -1,0 +1,198 @@
+"""Parameters and multiplications of detectors and segmenters, without running them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .zoo import Row, Zoo, get_config
+
+
+class Complexity(NamedTuple):
+    """What a model, or a part of it, takes.
+
+    Attributes:
+        params (float): Parameters, in millions.
+        gmacs (float): Multiplications of convolutions and linear layers, in thousand millions.
+        products (float): Those of queries with keys and of weights with values, which some papers
+            leave out, in thousand millions.
+    """
+
+    params: float
+    gmacs: float
+    products: float
+
+    def __add__(self, other: Complexity) -> Complexity:
+        return Complexity(*(a + b for a, b in zip(self, other)))
+
+
+def measure(
+    cfg: Config, size: tuple[int, int], boxes: int = 1000, masks: int = 100
+) -> dict[str, Complexity]:
+    """Count a model's parameters and multiplications for one image.
+
+    Nothing is computed: tensors have shapes only.
+
+    Args:
+        cfg (Config): A config of mmdetection or mmsegmentation.
+        size (tuple[int, int]): Height and width of the image in pixels.
+        boxes (int): Regions that go through the box heads of a two-stage detector. Sparse R-CNN's
+            are its proposals.
+        masks (int): Regions that go through the mask heads.
+
+    Returns:
+        dict[str, Complexity]: Of the 'backbone' alone and of the whole 'model', a segmenter's with
+        its auxiliary head.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = _build(cfg).eval()
+    with torch.device('meta'), torch.no_grad(), _deformable_convolutions_as_plain_ones():
+        maps, backbone = _count(model.backbone, torch.empty(1, 3, *size))
+        _, rest = _count(_Heads(model, boxes, masks), maps)
+    # What is counted with the heads holds the backbone's parameters, too.
+    rest = rest._replace(params=rest.params - backbone.params)
+    return dict(backbone=backbone, model=backbone + rest)
+
+
+def _build(cfg: Config) -> nn.Module:
+    try:
+        with torch.device('meta'):
+            return MODELS.build(cfg.model)
+    except RuntimeError:  # some backbones read numbers from tensors while they are built
+        return MODELS.build(cfg.model).to('meta')
+
+
+def _count(module: nn.Module, *inputs: object) -> tuple[object, Complexity]:
+    with FlopCounterMode(display=False) as counter:
+        outputs = module(*inputs)
+    flops = {str(name): n for name, n in counter.get_flop_counts().get('Global', {}).items()}
+    products = sum(n for name, n in flops.items() if 'bmm' in name or 'dot_product' in name)
+    params = sum(p.numel() for p in module.parameters())
+    # Two operations, a multiplication and an addition, are one.
+    gmacs = (sum(flops.values()) - products) / 2e9
+    return outputs, Complexity(params / 1e6, gmacs, products / 2e9)
+
+
+class _Heads(nn.Module):
+    """All of a model but its backbone, as one image goes through it in evaluation."""
+
+    def __init__(self, model: nn.Module, boxes: int, masks: int) -> None:
+        super().__init__()
+        self.model, self.boxes, self.masks = model, boxes, masks
+
+    def forward(self, maps: tuple[Tensor, ...]) -> None:
+        model = self.model
+        if model.with_neck:
+            maps = model.neck(maps)
+        for name in ('decode_head', 'auxiliary_head', 'bbox_head', 'rpn_head'):
+            head = getattr(model, name, None)
+            # Sparse R-CNN's proposals are parameters: nothing is computed for them.
+            if isinstance(head, nn.Module) and type(head).__name__ != 'EmbeddingRPNHead':
+                head(maps)
+        if hasattr(model, 'roi_head'):
+            self._regions(maps)
+
+    def _regions(self, maps: tuple[Tensor, ...]) -> None:
+        roi_head = self.model.roi_head
+        for head in _each(roi_head.bbox_head):
+            if hasattr(head, 'instance_interactive_conv'):
+                count, channels = self.model.rpn_head.init_proposal_features.weight.shape
+                head(_regions(count, channels, 7), torch.empty(1, count, channels))
+            else:
+                head(_regions(self.boxes, head.in_channels, head.roi_feat_size[0]))
+        if getattr(roi_head, 'semantic_head', None) is not None:
+            roi_head.semantic_head(maps)
+        if roi_head.with_mask:
+            features = None
+            for head in _each(roi_head.mask_head):
+                regions = _regions(self.masks, head.in_channels, head.roi_feat_size[0])
+                if hasattr(head, 'with_conv_res'):  # HTC's mask heads hand features on
+                    _, features = head(regions, features)
+                else:
+                    head(regions)
+
+
+def _each(head: nn.Module) -> Iterator[nn.Module]:
+    """The heads of a cascade, or one alone."""
+    return iter(head) if isinstance(head, nn.ModuleList) else iter([head])
+
+
+def _regions(count: int, channels: int, side: int) -> Tensor:
+    return torch.empty(count, channels, side, side)
+
+
+@contextmanager
+def _deformable_convolutions_as_plain_ones() -> Iterator[None]:
+    """Let mmcv's deformable convolutions be counted: theirs know no tensors without data.
+
+    Where they sample costs no multiplications that are usually counted.
+    """
+    from mmcv.ops import ModulatedDeformConv2d
+
+    def forward(self: nn.Module, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+        weights = self.weight, self.bias
+        return F.conv2d(x, *weights, self.stride, self.padding, self.dilation, self.groups)
+
+    before, ModulatedDeformConv2d.forward = ModulatedDeformConv2d.forward, forward
+    try:
+        yield
+    finally:
+        ModulatedDeformConv2d.forward = before
+
+
+def measure_row(name: str, zoo: Zoo) -> tuple[float, float]:
+    """Count a row of the model zoo in the way of its paper.
+
+    Args:
+        name (str): The config's name.
+        zoo (Zoo): The model zoo.
+
+    Returns:
+        tuple[float, float]: Parameters in millions, multiplications in thousand millions.
+    """
+    convention, cfg = zoo.convention(name), get_config(name)
+    size = tuple(zoo.rows[name].size)
+    model = measure(cfg, size, convention.boxes, convention.masks)['model']
+    gmacs = model.gmacs + (model.products if convention.products else 0)
+    if not convention.classifier:
+        return model.params, gmacs
+    dims = cfg.model.neck.in_channels[-1]  # of the last stage
+    return model.params + (2 * dims + (dims + 1) * 1000) / 1e6, gmacs
+
+
+def disagreements(row: Row, params: float, gmacs: float) -> list[str]:
+    """Say where a row's published numbers differ from ours.
+
+    Args:
+        row (Row): The row.
+        params (float): Our parameters in millions.
+        gmacs (float): Our multiplications in thousand millions.
+
+    Returns:
+        list[str]: Parameters that differ by more than 1 % and by more than the published digits
+        tell, multiplications that differ by more than 5 %.
+    """
+    ours = dict(params=params, gmacs=gmacs)
+    found = []
+    for key, unit, tolerance in (('params', 'M', 0.01), ('gmacs', 'G', 0.05)):
+        published = row.published.get(key)
+        if published is None:
+            continue
+        digits = len(str(published).partition('.')[2])
+        allowed = tolerance * published
+        if key == 'params':
+            allowed = max(allowed, 0.5 * 10**-digits)
+        if abs(ours[key] - published) > allowed:
+            found.append(
+                f'{ours[key]:.2f} {unit} instead of {published} {unit}, '
+                f'{100 * (ours[key] / published - 1):+.1f} %'
+            )
+    return found

@@ -1,0 +1,141 @@
+"""Boxes and masks of one image, seen at several scales and flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmdet.models.roi_heads import CascadeRoIHead, HybridTaskCascadeRoIHead, StandardRoIHead
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi, bbox_flip, scale_boxes
+from torch import Tensor, nn
+
+_PREDICTS_MASKS = {
+    head.predict_mask for head in (StandardRoIHead, CascadeRoIHead, HybridTaskCascadeRoIHead)
+}
+_FLIPPED_AXES = dict(horizontal=[-1], vertical=[-2], diagonal=[-2, -1])
+
+
+class _View(NamedTuple):
+    """What the detector makes of one view of an image."""
+
+    maps: Sequence[Tensor]  # of the neck, each (1, C, H, W)
+    semantics: Tensor | None  # what HTC's semantic branch adds, (1, C, H, W)
+    found: DetDataSample  # boxes in pixels of the original image, mirrored if the view is
+
+
+@MODELS.register_module()
+class InstanceTTAModel(DetTTAModel):
+    """Multi-scale and flip testing of detectors, with masks where the detector has them.
+
+    The boxes of all views are merged as in mmdetection's ``DetTTAModel``. Then every view is asked
+    for the masks of the merged boxes; these are averaged as probabilities on the mask head's own
+    grid, after what is mirrored was turned back, and pasted into the image once. With one view
+    that is not mirrored, and the detector's own ``nms``, the result is the detector's.
+
+    The detectors: all without masks, and two-stage ones whose masks come from mmdetection's
+    ``StandardRoIHead`` (Mask R-CNN), ``CascadeRoIHead`` or ``HybridTaskCascadeRoIHead``.
+
+    Args:
+        module (dict | nn.Module): The detector.
+        tta_cfg (ConfigDict): ``nms``, an operation of mmcv (``nms`` or ``soft_nms``) and its
+            settings, and ``max_per_img``, how many merged boxes are kept.
+        data_preprocessor (dict, optional): Instead of the detector's.
+
+    Raises:
+        TypeError: If the detector predicts masks in another way.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.module.with_mask:
+            roi_head = getattr(self.module, 'roi_head', None)
+            if getattr(type(roi_head), 'predict_mask', None) not in _PREDICTS_MASKS:
+                raise TypeError(
+                    'multi-scale and flip testing (--tta) takes masks from Mask R-CNN, Cascade '
+                    f'Mask R-CNN and HTC, got {type(self.module).__name__} with '
+                    f'{type(roi_head).__name__}'
+                )
+
+    @torch.no_grad()
+    def test_step(self, data: dict) -> list[DetDataSample]:
+        """Predict from all views of a batch.
+
+        Args:
+            data (dict): 'inputs' and 'data_samples', each a list of views, a view being a list of
+                images, as mmengine's ``pseudo_collate`` makes it of ``TestTimeAug``'s results.
+
+        Returns:
+            list[DetDataSample]: For each image its first view's sample with the merged
+            ``pred_instances``: boxes (N, 4) and masks (N, H, W) in pixels of the original image.
+        """
+        if not self.module.with_mask:
+            return super().test_step(data)
+        images = zip(zip(*data['inputs']), zip(*data['data_samples']))
+        return [self._predict(inputs, samples) for inputs, samples in images]
+
+    def _predict(self, inputs: Sequence[Tensor], samples: Sequence[DetDataSample]) -> DetDataSample:
+        """Merge what is found in the views of one image."""
+        views = [self._look(image, sample) for image, sample in zip(inputs, samples)]
+        merged = self._merge_single_sample([view.found for view in views])
+        instances = merged.pred_instances
+        if len(instances):
+            # One view at a time: a hundred boxes of eighty classes take 25 MB.
+            total = sum(self._mask_probabilities(view, instances.bboxes) for view in views)
+            masks = [total / len(views)]
+        else:
+            masks = [None]
+        roi_head = self.module.roi_head
+        head = roi_head.mask_head
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        head.predict_by_feat(
+            masks,
+            [instances],
+            # Boxes are at the original image's scale already.
+            [dict(ori_shape=merged.ori_shape, scale_factor=(1.0, 1.0))],
+            roi_head.test_cfg,
+            rescale=True,
+            activate_map=True,
+        )
+        return merged
+
+    def _look(self, image: Tensor, sample: DetDataSample) -> _View:
+        """Find the boxes of one view."""
+        detector, roi_head = self.module, self.module.roi_head
+        data = detector.data_preprocessor(dict(inputs=[image], data_samples=[sample]))
+        (sample,) = data['data_samples']
+        maps = detector.extract_feat(data['inputs'])
+        proposals = detector.rpn_head.predict(maps, [sample], rescale=False)
+        semantics, extra = None, {}
+        if getattr(roi_head, 'with_semantic', False):
+            semantics = roi_head.semantic_head(maps)[1]
+            extra = dict(semantic_feat=semantics)
+        (sample.pred_instances,) = roi_head.predict_bbox(
+            maps, [sample.metainfo], proposals, roi_head.test_cfg, rescale=True, **extra
+        )
+        return _View(maps, semantics, sample)
+
+    def _mask_probabilities(self, view: _View, boxes: Tensor) -> Tensor:
+        """Masks of boxes of the original image (N, 4) in one view: (N, classes, h, w)."""
+        meta = view.found.metainfo
+        axes = []
+        if meta['flip']:
+            axes = _FLIPPED_AXES[meta['flip_direction']]
+            boxes = bbox_flip(boxes, meta['ori_shape'], meta['flip_direction'])
+        rois = bbox2roi([scale_boxes(boxes, meta['scale_factor'])])
+        logits = _mask_logits(self.module.roi_head, view, rois)
+        return torch.stack([stage.sigmoid() for stage in logits]).mean(0).flip(axes)
+
+
+def _mask_logits(roi_head: nn.Module, view: _View, rois: Tensor) -> list[Tensor]:
+    """What the stages that a head averages over say of regions: (N, classes, h, w) each."""
+    if isinstance(roi_head, HybridTaskCascadeRoIHead):
+        results = roi_head._mask_forward(-1, view.maps, rois, view.semantics, training=False)
+        return results['mask_preds']
+    if isinstance(roi_head, CascadeRoIHead):
+        stages = range(roi_head.num_stages)
+        return [roi_head._mask_forward(i, view.maps, rois)['mask_preds'] for i in stages]
+    return [roi_head._mask_forward(view.maps, rois)['mask_preds']]

@@ -1,0 +1,50 @@
+"""Our configs with so few channels that a test can run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmvitbackbones.running import load_config
+from mmvitbackbones.running.nodes import dicts
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+DIMS = [16, 16, 32, 32]
+ARCH = dict(dims=DIMS, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1])
+ARCHES = dict(
+    RegionViT=dict(ARCH, stem='3-conv', window_size=7),
+    FocalTransformer=ARCH,
+    RMT=dict(ARCH, mlp_ratios=[2, 2, 2, 2], decay_range=[(2, 6)] * 4),
+    VisionLongformer=ARCH,
+)
+FEWER = {256: 32, 1024: 32, 2048: 64}  # not below the 32 groups of ATSS's norms
+
+
+def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:
+    """Load a config as the tools do and narrow it.
+
+    Args:
+        name (str): The config, of a model with a neck.
+        options (dict, optional): As of ``--cfg-options``.
+        **kwargs: More arguments of ``load_config``.
+
+    Returns:
+        Config: Backbone, neck and heads are narrow, nothing else differs.
+    """
+    cfg = load_config(str(CONFIGS / f'{name}.py'), options, **kwargs)
+    backbone = cfg.model.backbone
+    backbone.update(init_cfg=None, arch=ARCHES[backbone.type])
+    for part in dicts([value for key, value in cfg.model.items() if key != 'backbone']):
+        for key, value in part.items():
+            if 'channel' in key:
+                part[key] = _fewer(value)
+    neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
+    neck.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
+    return cfg
+
+
+def _fewer(channels: int | list) -> int | list:
+    if isinstance(channels, list):
+        return [_fewer(count) for count in channels]
+    return FEWER.get(channels, channels)

@@ -1,0 +1,93 @@
+"""Configs of all kinds on the digit scenes: one step of training and an evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
+
+pytest.importorskip('mmdet')
+
+import cv2
+from narrow_configs import narrow_config
+
+from mmvitbackbones.datasets.demo import use_demo_data
+from mmvitbackbones.running import make_demo_data
+
+ROOT = Path(__file__).parents[2]
+ONE_STEP = {'demo.max_iters': 1, 'demo.log_interval': 1, 'demo.batch_size': 1}
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    """The demo's data are in the folder one is in; threads would spin on tiny operations."""
+    monkeypatch.chdir(ROOT)
+    make_demo_data()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    'name, options, losses',
+    [
+        ('htc_rmt_s_1x', {'model.roi_head.semantic_head': None}, {'s2.loss_mask'}),
+        ('htc_focal_l_3x', {}, {'loss_semantic_seg', 's2.loss_mask'}),  # soft-NMS
+        ('sparsercnn_focal_t_3x', {}, {'s5.loss_cls'}),
+        ('atss_focal_t_3x', {}, {'loss_centerness'}),
+        ('dyhead_focal_l_2x', {}, {'loss_centerness'}),  # RepeatDataset, deformable convolutions
+        ('retinanet_regionvit_s_3x', {}, {'loss_bbox'}),  # iterations instead of epochs
+    ],
+)
+def test_one_step_and_an_evaluation(name, options, losses, tmp_path):
+    cfg = narrow_config(name, {**ONE_STEP, **options}, work_dir=str(tmp_path), demo=True)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.indices = 1
+    cfg.experiment_name = tmp_path.name
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    logged = {key.removeprefix('train/') for key in runner.message_hub.log_scalars}
+    assert losses <= logged
+    assert ('loss_semantic_seg' in logged) == ('loss_semantic_seg' in losses)
+    loss = runner.message_hub.get_scalar('train/loss').current()
+    assert np.isfinite(loss) and loss > 0
+    assert runner.iter == 1 and (tmp_path / 'iter_1.pth').is_file()
+
+
+def test_semantic_labels_are_those_of_the_scenes():
+    """The background is 0, digit k is k + 1, and the map is resized with its image."""
+    cfg = narrow_config('htc_rmt_s_1x', demo=True)
+    assert cfg.model.roi_head.semantic_head.num_classes == 11
+    assert {head.num_classes for head in cfg.model.roi_head.mask_head} == {10}
+    init_default_scope('mmdet')
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
+    (labels,) = sample.gt_sem_seg.sem_seg.numpy()
+    assert labels.shape == sample.img_shape
+    name = Path(sample.img_path).stem
+    path = ROOT / f'data/demo/annotations/training/{name}.png'
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    size = labels.shape[::-1]
+    assert np.array_equal(labels, cv2.resize(stored, size, interpolation=cv2.INTER_NEAREST) - 1)
+    instances = sample.gt_instances
+    for mask, label in zip(instances.masks.to_ndarray(), instances.labels):
+        inside = labels[mask > 0]
+        assert (inside == label.item() + 1).mean() > 0.9  # edges are resized differently
+    assert (labels == 0).mean() > 0.3
+
+
+def test_config_that_lacks_what_most_have():
+    """No hooks, no log processor, no switches for them."""
+    cfg = Config(dict(narrow_config('maskrcnn_rmt_s_1x')._cfg_dict))
+    for key in ('default_hooks', 'log_processor', 'auto_scale_lr', 'tta_pipeline', 'val_cfg'):
+        cfg.pop(key)
+    use_demo_data(cfg, 'data/demo')
+    assert cfg.default_hooks.logger == dict(type='LoggerHook', interval=10)
+    assert cfg.default_hooks.checkpoint.by_epoch is False and cfg.log_processor.by_epoch is False
+    cfg.default_hooks = dict(logger=None, visualization=None)
+    use_demo_data(cfg, 'data/demo')
+    assert cfg.default_hooks.logger.interval == 10 and cfg.default_hooks.visualization is None

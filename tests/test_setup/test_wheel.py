@@ -1,0 +1,170 @@
+"""The wheel, installed into an environment without the checkout, used from another folder."""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mmvitbackbones import __version__, get_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [
+    *('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml', 'pyproject.toml', 'setup.py'),
+    *('configs', 'docs', 'mmvitbackbones', 'requirements', 'tests', 'tools'),
+]
+TOOLBOXES = {
+    'mmdet': ('maskrcnn_regionvit_s_1x', 'det'),
+    'mmsegmentation': ('semfpn_rmt_t_80k', 'seg'),
+}
+
+
+def run(*command, **options):
+    command = [str(part) for part in command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def files_in(folder):
+    """Contents by paths below the folder, without what running Python leaves."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+@pytest.fixture(scope='module')
+def repository(tmp_path_factory):
+    """A copy, for building leaves files behind."""
+    folder = tmp_path_factory.mktemp('repository')
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / 'data').mkdir()
+    (folder / 'data' / 'image.png').touch()
+    return folder
+
+
+@pytest.fixture(scope='module')
+def dist(repository):
+    """The folder of an sdist and of the wheel that is built from it."""
+    run(sys.executable, '-m', 'build', '--no-isolation', repository, cwd=repository)
+    return repository / 'dist'
+
+
+@pytest.fixture(scope='module')
+def environment(dist, tmp_path_factory):
+    """A function that runs code beside the installed wheel and returns what it prints."""
+    folder = tmp_path_factory.mktemp('environment')
+    run(sys.executable, '-m', 'venv', '--without-pip', folder)
+    python = folder / 'bin' / 'python'
+    install = ['-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index']
+    run(sys.executable, *install, next(dist.glob('*.whl')))
+    (packages,) = folder.glob('lib/python*/site-packages')
+
+    def run_code(code, dependencies):
+        """Only names in the environment's own folder are read, so no editable install is seen."""
+        (packages / 'dependencies.pth').write_text('\n'.join(map(str, dependencies)))
+        env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+        return run(python, '-c', textwrap.dedent(code), cwd=folder, env=env)
+
+    run_code.packages = packages
+    return run_code
+
+
+@pytest.fixture(scope='module')
+def mim(environment):
+    return environment.packages / 'mmvitbackbones' / '.mim'
+
+
+def test_wheel_holds_the_configs_and_metafiles(repository, mim):
+    expected = {f'configs/{name}': text for name, text in files_in(repository / 'configs').items()}
+    assert {'configs/model_zoo.yml', 'configs/_base_/default_runtime.py'} <= set(expected)
+    expected['model-index.yml'] = (repository / 'model-index.yml').read_bytes()
+    assert files_in(mim) == expected
+
+
+def test_wheel_and_sdist_hold_nothing_of_the_repositorys_other_folders(dist):
+    with zipfile.ZipFile(next(dist.glob('*.whl'))) as wheel:
+        tops = {name.split('/')[0] for name in wheel.namelist()}
+        assert not any('__pycache__' in name for name in wheel.namelist())
+    assert tops == {'mmvitbackbones', f'mmvitbackbones-{__version__}.dist-info'}
+    with tarfile.open(next(dist.glob('*.tar.gz'))) as sdist:
+        tops = {name.split('/')[1] for name in sdist.getnames() if '/' in name}
+    assert tops.isdisjoint({'tests', 'tools', 'data', 'docs'})
+
+
+def test_installed_configs_are_the_checkouts_and_build(environment, mim):
+    for toolbox in ('mmdet', 'mmseg'):
+        pytest.importorskip(toolbox)
+    printed = environment(
+        f"""
+        import json
+        from mmengine.registry import MODELS, init_default_scope
+        import mmvitbackbones
+
+        for name in {[name for name, _ in TOOLBOXES.values()]}:
+            cfg = mmvitbackbones.get_config(name)
+            init_default_scope(cfg.default_scope)
+            content = repr(cfg.to_dict())  # before building, which adds to it
+            backbone = MODELS.build(cfg.model).backbone
+            print(json.dumps([backbone.__module__, cfg.filename, content]))
+        """,
+        site.getsitepackages(),
+    )
+    built = [json.loads(line) for line in printed.splitlines() if line.startswith('[')]
+    modules, files, configs = zip(*built)
+    names = [name for name, _ in TOOLBOXES.values()]
+    assert modules == ('mmvitbackbones.backbones.regionvit', 'mmvitbackbones.backbones.rmt')
+    assert [Path(file) for file in files] == [mim / 'configs' / f'{name}.py' for name in names]
+    assert list(configs) == [repr(get_config(name).to_dict()) for name in names]
+
+
+def test_openmmlabs_reader_lists_every_config(environment, mim):
+    printed = environment(
+        """
+        from mmengine.config.utils import MODULE2PACKAGE
+        from mmengine.infer import BaseInferencer
+
+        MODULE2PACKAGE['mmvitbackbones'] = 'mmvitbackbones'
+        print(BaseInferencer._get_repo_or_mim_dir('mmvitbackbones'))
+        print('\\n'.join(BaseInferencer.list_models('mmvitbackbones')))
+        """,
+        site.getsitepackages(),
+    )
+    lines = set(printed.splitlines())
+    configs = {path.stem for path in (mim / 'configs').glob('*.py')}
+    assert {str(mim), *configs} - lines == {'demo_maskrcnn_regionvit'}
+
+
+def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
+    for folder in map(Path, site.getsitepackages()):
+        for path in folder.iterdir():
+            if not path.name.startswith(('mmdet', 'mmseg', 'mmvit', '__editable__')):
+                (tmp_path / path.name).symlink_to(path)
+    printed = environment(
+        f"""
+        import mmvitbackbones
+
+        for name in {[name for name, _ in TOOLBOXES.values()]}:
+            try:
+                mmvitbackbones.get_config(name)
+            except ImportError as error:
+                print(error)
+        """,
+        [tmp_path],
+    )
+    assert printed.splitlines() == [
+        f'the config {name!r} needs {package}, which is not installed: run pip install '
+        f"--no-build-isolation 'mmvitbackbones[{extra}]' (full mmcv first: README)"
+        for package, (name, extra) in TOOLBOXES.items()
+    ]
