@@ -7,11 +7,13 @@ RUN := .venv/bin/python
 CONFIG := configs/demo_maskrcnn_regionvit.py
 OUT := work_dirs/demo
 
-.PHONY: help setup demo lint test
+.PHONY: help setup demo lint test sweep zoo
 
 help:
 	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
 	@echo 'make test   check the style, then run the tests'
+	@echo 'make sweep  a training step and an evaluation of every config (2 cores: more than an hour)'
+	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
 	@echo 'make lint   check the style only'
 	@echo 'make setup  only set up .venv/, which the others do too'
 
@@ -35,3 +37,10 @@ lint: setup
 
 test: lint
 	$(RUN) -m pytest
+
+sweep: setup
+	$(RUN) -m pytest -m '' tests/test_tools/test_sweep.py
+
+zoo: setup
+	$(RUN) tools/complexity.py --check
+	$(RUN) tools/make_model_zoo.py

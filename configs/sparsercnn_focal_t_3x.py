@@ -7,7 +7,4 @@ _base_ = [
 ]
 
 model = dict(backbone=_base_.focal.t, neck=dict(in_channels=_base_.focal_dims.t))
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, **_base_.focal_decay.paramwise_cfg),
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-4, weight_decay=0.05), **_base_.focal_decay)

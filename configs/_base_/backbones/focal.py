@@ -41,5 +41,7 @@ focal_dims = dict(
     b=[128, 256, 512, 1024],
     l=[196, 392, 784, 1568],
 )
-# As Swin's: besides norms, which the schedules name, no table of position biases decays.
-focal_decay = dict(paramwise_cfg=dict(custom_keys={'.table': dict(decay_mult=0.0)}))
+# As Swin's: neither norms nor tables of position biases decay.
+focal_decay = dict(
+    paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'.table': dict(decay_mult=0.0)})
+)

@@ -1,0 +1,61 @@
+"""Every config as it is takes a training step and an evaluation on the demo's data.
+
+Without ``-m ''`` only one for each head and for each family is run.
+"""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from mmvitbackbones.zoo import get_config, head_of, read_zoo
+
+ROOT = Path(__file__).parents[2]
+ALWAYS = {
+    *('retinanet_focal_t_1x', 'maskrcnn_vil_t_3x', 'cascade_maskrcnn_rmt_s_3x'),
+    *('htc_regionvit_s_1x', 'atss_focal_t_3x', 'sparsercnn_focal_t_3x', 'dyhead_focal_l_2x'),
+    *('semfpn_rmt_t_80k', 'upernet_vil_s_160k'),
+}
+
+
+@pytest.fixture(scope='module')
+def train():
+    """The tool's main function, so that the toolboxes are imported once for all configs."""
+    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools/train.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.sweep)
+        for name in read_zoo().rows
+    ],
+)
+def test_a_training_step_and_an_evaluation(name, train, tmp_path, monkeypatch):
+    options = ['demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=2']
+    # Visualizers, which write the log, are kept by their names.
+    options += ['default_hooks.checkpoint=None', f'visualizer.name={name}']
+    if name.endswith('x'):
+        # After one step scores are low: let some pass, so that there is something to evaluate.
+        part = 'rcnn.' if get_config(name).model.test_cfg.get('rcnn') else ''
+        if head_of(name) != 'sparsercnn':  # which has no threshold
+            options.append(f'model.test_cfg.{part}score_thr=0.0')
+    arguments = ['--demo', '--work-dir', str(tmp_path), '--cfg-options', *options]
+    monkeypatch.setattr(sys, 'argv', ['train.py', f'configs/{name}.py', *arguments])
+    monkeypatch.chdir(ROOT)
+    train()
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    step, evaluation = map(json.loads, log.read_text().splitlines())
+    assert math.isfinite(step['loss'])
+    metric = 'mIoU' if name.endswith('k') else 'coco/bbox_mAP'
+    assert 0 <= evaluation[metric] <= 100
+    assert ('coco/segm_mAP' in evaluation) == ('maskrcnn' in name or 'htc' in name)
