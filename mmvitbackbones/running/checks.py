@@ -70,8 +70,8 @@ def check_weights(cfg: Config) -> None:
     if path and '://' not in path and not osp.isfile(osp.expanduser(path)):
         source = _SOURCES.get(cfg.model.backbone.type)
         raise FileNotFoundError(
-            f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Fetch the '
-            f'published weights{f" from {source}" if source else ""}, name another file with '
+            f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Put weights '
+            f'there{f" (published ones: {source})" if source else ""}, name another file with '
             '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
