@@ -1,4 +1,6 @@
-# HTC++ (Sec. 4.2): stronger augmentation, soft-NMS, a larger weight decay.
+# HTC++ (Sec. 4.2): stronger augmentation, soft-NMS, a larger weight decay. InstaBoost moves objects
+# but not their pixels in the maps of semantic classes, and the totals in Table 5 are those without
+# the semantic branch: perhaps the paper has none (model.roi_head.semantic_head=None).
 _base_ = [
     '_base_/models/htc.py',
     '_base_/backbones/focal.py',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .zoo import Row, Zoo, get_config
+from .zoo import Row, Zoo
 
 
 class Complexity(NamedTuple):
@@ -21,17 +22,14 @@ class Complexity(NamedTuple):
 
     Attributes:
         params (float): Parameters, in millions.
-        gmacs (float): Multiplications of convolutions and linear layers, in thousand millions.
-        products (float): Those of queries with keys and of weights with values, which some papers
-            leave out, in thousand millions.
+        gmacs (float): Multiplications but for ``products``, in thousand millions.
+        products (float): The backbone's of queries with keys and of weights with values, which some
+            papers leave out, in thousand millions.
     """
 
     params: float
     gmacs: float
     products: float
-
-    def __add__(self, other: Complexity) -> Complexity:
-        return Complexity(*(a + b for a, b in zip(self, other)))
 
 
 def measure(
@@ -54,12 +52,13 @@ def measure(
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = _build(cfg).eval()
-    with torch.device('meta'), torch.no_grad(), _deformable_convolutions_as_plain_ones():
+    with torch.device('meta'), torch.no_grad(), _plain_deformable_convolutions():
         maps, backbone = _count(model.backbone, torch.empty(1, 3, *size))
         _, rest = _count(_Heads(model, boxes, masks), maps)
-    # What is counted with the heads holds the backbone's parameters, too.
-    rest = rest._replace(params=rest.params - backbone.params)
-    return dict(backbone=backbone, model=backbone + rest)
+    # What is counted with the heads holds the backbone's parameters, too; and Sparse R-CNN's heads
+    # have products, but of no attention between pixels.
+    gmacs = backbone.gmacs + rest.gmacs + rest.products
+    return dict(backbone=backbone, model=Complexity(rest.params, gmacs, backbone.products))
 
 
 def _build(cfg: Config) -> nn.Module:
@@ -96,7 +95,8 @@ class _Heads(nn.Module):
             head = getattr(model, name, None)
             # Sparse R-CNN's proposals are parameters: nothing is computed for them.
             if isinstance(head, nn.Module) and type(head).__name__ != 'EmbeddingRPNHead':
-                head(maps)
+                for each in _each(head):
+                    each(maps)
         if hasattr(model, 'roi_head'):
             self._regions(maps)
 
@@ -121,7 +121,7 @@ class _Heads(nn.Module):
 
 
 def _each(head: nn.Module) -> Iterator[nn.Module]:
-    """The heads of a cascade, or one alone."""
+    """Several heads, such as those of a cascade, or one alone."""
     return iter(head) if isinstance(head, nn.ModuleList) else iter([head])
 
 
@@ -130,7 +130,7 @@ def _regions(count: int, channels: int, side: int) -> Tensor:
 
 
 @contextmanager
-def _deformable_convolutions_as_plain_ones() -> Iterator[None]:
+def _plain_deformable_convolutions() -> Iterator[None]:
     """Let mmcv's deformable convolutions be counted: theirs know no tensors without data.
 
     Where they sample costs no multiplications that are usually counted.
@@ -148,18 +148,21 @@ def _deformable_convolutions_as_plain_ones() -> Iterator[None]:
         ModulatedDeformConv2d.forward = before
 
 
-def measure_row(name: str, zoo: Zoo) -> tuple[float, float]:
+def measure_row(name: str, zoo: Zoo, cfg: Config) -> tuple[float, float]:
     """Count a row of the model zoo in the way of its paper.
 
     Args:
-        name (str): The config's name.
+        name (str): The row, the config's name.
         zoo (Zoo): The model zoo.
+        cfg (Config): The config.
 
     Returns:
         tuple[float, float]: Parameters in millions, multiplications in thousand millions.
     """
-    convention, cfg = zoo.convention(name), get_config(name)
+    convention, cfg = zoo.convention(name), copy.deepcopy(cfg)
     size = tuple(zoo.rows[name].size)
+    if not convention.semantic:
+        cfg.model.roi_head.semantic_head = None
     model = measure(cfg, size, convention.boxes, convention.masks)['model']
     gmacs = model.gmacs + (model.products if convention.products else 0)
     if not convention.classifier:

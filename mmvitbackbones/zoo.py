@@ -51,12 +51,14 @@ class Convention:
         boxes (int): Regions that go through the box heads.
         masks (int): Regions that go through the mask heads.
         classifier (bool): Whether the parameters hold the unused classifier and its norm.
+        semantic (bool): Whether HTC's semantic branch is counted.
     """
 
     products: bool
     boxes: int = 0
     masks: int = 0
     classifier: bool = False
+    semantic: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +153,10 @@ def get_config(name: str) -> Config:
     """
     folder = config_folder()
     names = _config_names(folder)
+    name = name.removesuffix('.py')
     if name not in names:
         similar = difflib.get_close_matches(name, names, n=5)
-        hint = f'did you mean {", ".join(similar)}?' if similar else f'there are {", ".join(names)}'
+        hint = f'did you mean {", ".join(similar)}?' if similar else 'docs/model_zoo.md lists them'
         raise ValueError(f'there is no config {name!r}: {hint}')
     try:
         return Config.fromfile(folder / f'{name}.py')

@@ -104,7 +104,7 @@ def test_backbone(name):
     expected = dict(type=TYPES[family], arch=arch, drop_path_rate=drop_path)
     if family == 'focal':
         expected['focal_windows'] = (15, 13, 9, 7)
-    if family == 'focal' and head == 'upernet' and size != 'l':
+    if family == 'focal' and (head == 'upernet' or size == 'l'):
         expected['use_conv_embed'] = True
         weights = weights.replace('is224', 'useconv-is224')
     if family == 'rmt' and not size.startswith('swin'):
@@ -142,12 +142,14 @@ def is_small(name):
     return parts(name)[2] in ('t', 's', 'swin_t') and not longer
 
 
-@pytest.mark.parametrize('name', filter(is_small, ZOO.rows))
+@pytest.mark.parametrize(
+    'name', [*filter(is_small, ZOO.rows), 'htc_focal_l_3x', 'dyhead_focal_l_2x']
+)
 def test_row(name):
-    """The small ones of ``tools/complexity.py --check``."""
+    """The small ones of ``tools/complexity.py --check``, and two heads that have no small one."""
     pytest.importorskip(cached(name).default_scope)
     row = ZOO.rows[name]
-    params, gmacs = measure_row(name, ZOO)
+    params, gmacs = measure_row(name, ZOO, cached(name))
     assert dict(params=round(params, 2), gmacs=round(gmacs, 1)) == row.ours
     assert bool(disagreements(row, params, gmacs)) == bool(row.unfit)
 
@@ -193,7 +195,14 @@ def test_detection_recipe(name):
     assert cfg.val_evaluator.metric == (['bbox', 'segm'] if masks else 'bbox')
     assert cfg.test_evaluator.metric == cfg.val_evaluator.metric
     assert cfg.tta_model.type == 'InstanceTTAModel'
-    assert {step.type for step in cfg.tta_pipeline} == {'LoadImageFromFile', 'TestTimeAug'}
+    assert [step.type for step in cfg.tta_pipeline] == ['LoadImageFromFile', 'TestTimeAug']
+    resizes, flips, *_ = cfg.tta_pipeline[1].transforms
+    scales = [(1333, 800), (666, 400), (2000, 1200)]
+    if plusplus:
+        scales = [(1600, side) for side in (400, 600, 800, 1000, 1200, 1400)]
+    assert [resize.scale for resize in resizes] == scales
+    assert [flip.prob for flip in flips] == [0.0, 1.0]
+    assert cfg.tta_model.tta_cfg.nms.type == ('soft_nms' if plusplus else 'nms')
 
     warmup, steps = cfg.param_scheduler
     end = 500 if family in ('rmt', 'vil') or head in ('sparsercnn', 'dyhead') else 1000

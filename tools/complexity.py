@@ -6,12 +6,13 @@ import argparse
 import os.path as osp
 import sys
 import warnings
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from mmvitbackbones.complexity import Complexity, disagreements, measure, measure_row
 from mmvitbackbones.running import plain_errors
-from mmvitbackbones.zoo import Row, Zoo, get_config, read_zoo
+from mmvitbackbones.zoo import Row, Zoo, config_folder, get_config, read_zoo
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,27 +28,47 @@ def parse_args() -> argparse.Namespace:
         '--check',
         action='store_true',
         help='compare with the published rows, counted as each paper counts; exit with 1 where '
-        'parameters differ by more than 1 %% or multiplications by more than 5 %%',
+        'parameters differ by more than 1 %% or multiplications by more than 5 %%, unless the '
+        'model zoo says why that row fits no convention',
     )
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='of the image'
     )
-    parser.add_argument('--boxes', type=int, help='regions that go through each box head (1000)')
-    parser.add_argument('--masks', type=int, help='regions that go through each mask head (100)')
+    counts = dict(type=int, metavar='N')
+    parser.add_argument(
+        '--boxes', **counts, help='regions that go through each box head (as in the row, else 1000)'
+    )
+    parser.add_argument(
+        '--masks', **counts, help='regions that go through each mask head (as in the row, else 100)'
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in train.py'
     )
     args = parser.parse_args()
-    if args.check and (args.shape or args.boxes or args.masks or args.cfg_options):
+    others = (args.shape, args.boxes, args.masks, args.cfg_options)
+    if args.check and any(other is not None for other in others):
         parser.error('--check counts what is published: leave the other options out')
     if not args.check and not args.configs:
         parser.error('name at least one config')
+    if any(number is not None and number < 0 for number in (args.boxes, args.masks)):
+        parser.error('--boxes and --masks are numbers of at least 0')
+    if args.shape and min(args.shape) < 32:
+        parser.error('--shape takes a height and a width of at least 32 pixels')
     return args
 
 
-def name_of(config: str) -> str:
-    """Return the name of a config given by its name or its file."""
-    return osp.splitext(osp.basename(config))[0]
+def read(config: str) -> tuple[str, Config]:
+    """Read a config given by its name or its file; return its name, too.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there is no such name.
+    """
+    if osp.isfile(config):
+        return osp.splitext(osp.basename(config))[0], Config.fromfile(config)
+    if osp.basename(config) != config or config.endswith('.py'):
+        raise FileNotFoundError(f'there is no config {config!r}')
+    return config, get_config(config)
 
 
 def show(config: str, args: argparse.Namespace, zoo: Zoo) -> None:
@@ -56,24 +77,42 @@ def show(config: str, args: argparse.Namespace, zoo: Zoo) -> None:
     Raises:
         ValueError: If nothing tells the size of the image.
     """
-    name = name_of(config)
-    row = zoo.rows.get(name)
+    name, cfg = read(config)
+    # A file of the same name somewhere else is no row.
+    ours = Path(cfg.filename).resolve().parent == config_folder().resolve()
+    row = zoo.rows.get(name) if ours else None
     if row is None and not args.shape:
         raise ValueError(f'{config} is no row of the model zoo: give --shape HEIGHT WIDTH')
-    cfg = Config.fromfile(config) if osp.isfile(config) else get_config(name)
+    if 'model' not in cfg:
+        raise ValueError(f'{config} has no model')
     cfg.merge_from_dict(args.cfg_options or {})
-    convention = zoo.convention(name) if row else None
-    boxes = args.boxes if args.boxes is not None else (convention and convention.boxes) or 1000
-    masks = args.masks if args.masks is not None else (convention.masks if convention else 100)
+    boxes, masks = 1000, 100
+    if row and zoo.convention(name).boxes:
+        boxes, masks = zoo.convention(name).boxes, zoo.convention(name).masks
+    boxes = boxes if args.boxes is None else args.boxes
+    masks = masks if args.masks is None else args.masks
     height, width = args.shape or row.size
-    print(f'{name} at {height} x {width}', end='')
-    if cfg.model.get('roi_head'):
-        print(f', {boxes} boxes, {masks} masks', end='')
-    print(f'\n{"":12}{"parameters":>14}{"GMACs":>10}{"with products of attention":>30}')
-    for part, counted in measure(cfg, (height, width), boxes, masks).items():
+    regions, roi_head = '', cfg.model.get('roi_head', {})
+    if proposals := cfg.model.get('rpn_head', {}).get('num_proposals'):
+        regions = f', {proposals} proposals'
+    elif roi_head:
+        regions = f', {boxes} boxes' + (f', {masks} masks' if roi_head.get('mask_head') else '')
+    try:
+        parts = measure(cfg, (height, width), boxes, masks)
+    except RuntimeError as error:
+        raise ValueError(
+            f'the parts of the model of {config} do not fit together, such as '
+            f"model.neck.in_channels with the backbone's: {error}"
+        ) from error
+    print(f'{name} at {height} x {width}{regions}')
+    print(f'{"":12}{"parameters":>14}{"GMACs":>10}{"with products of attention":>30}')
+    for part, counted in parts.items():
         print(line(part, counted))
-    if row is not None and row.published and not args.cfg_options:
-        print(f'published: {published(row)}, {row.where}, {row.row}')
+    changed = (args.shape, args.boxes, args.masks, args.cfg_options) != (None,) * 4
+    if row is not None and row.published and not changed:
+        params, gmacs = measure_row(name, zoo, cfg)
+        print(f'counted as the paper does: {params:.2f} M, {gmacs:.1f} G')
+        print(f'published: {published(row)} ({row.where}, {row.row})')
 
 
 def line(part: str, counted: Complexity) -> str:
@@ -85,21 +124,23 @@ def line(part: str, counted: Complexity) -> str:
 def published(row: Row) -> str:
     """Return a row's published parameters and multiplications."""
     units = dict(params='M', gmacs='G')
-    return ', '.join(f'{row.published[k]} {u}' for k, u in units.items() if k in row.published)
+    found = [f'{row.published[k]} {u}' for k, u in units.items() if k in row.published]
+    return ', '.join(found) or 'neither parameters nor multiplications'
 
 
-def check(names: list[str], zoo: Zoo) -> bool:
+def check(configs: list[str], zoo: Zoo) -> bool:
     """Compare rows with their configs and print the outcome; return whether all is as it is said.
 
     Raises:
         ValueError: If a config is not in the model zoo.
     """
     results: dict[str, list[str]] = {}
-    for name in names:
+    for config in configs:
+        name, cfg = read(config)
         if name not in zoo.rows:
             raise ValueError(f'{name} is no row of the model zoo, so there is nothing to check')
         row = zoo.rows[name]
-        params, gmacs = measure_row(name, zoo)
+        params, gmacs = measure_row(name, zoo, cfg)
         differ = disagreements(row, params, gmacs)
         if (round(params, 2), round(gmacs, 1)) != (row.ours['params'], row.ours['gmacs']):
             outcome = f'WRONG: the file says {row.ours["params"]} M, {row.ours["gmacs"]} G of ours'
@@ -113,11 +154,11 @@ def check(names: list[str], zoo: Zoo) -> bool:
             outcome = f'fits {published(row)}'
         else:
             outcome = 'nothing published to compare with'
-        results.setdefault(outcome.split()[0], []).append(name)
+        results.setdefault(outcome.split()[0].rstrip(':'), []).append(name)
         print(f'{name}: {params:.2f} M, {gmacs:.1f} G: {outcome}', flush=True)
     counts = {word: len(found) for word, found in results.items()}
     print(
-        f'{len(names)} configs: {counts.get("fits", 0)} fit what is published, '
+        f'{len(configs)} configs: {counts.get("fits", 0)} fit what is published, '
         f'{counts.get("no", 0)} rows fit no convention, for {counts.get("nothing", 0)} nothing is '
         f'published, {counts.get("DIFFERS", 0) + counts.get("WRONG", 0)} errors'
     )
@@ -131,8 +172,7 @@ def main() -> None:
     with plain_errors():
         zoo = read_zoo()
         if args.check:
-            names = [name_of(config) for config in args.configs] or list(zoo.rows)
-            sys.exit(0 if check(names, zoo) else 1)
+            sys.exit(0 if check(args.configs or list(zoo.rows), zoo) else 1)
         for config in args.configs:
             show(config, args, zoo)
 

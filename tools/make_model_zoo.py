@@ -137,7 +137,14 @@ def page(zoo: Zoo) -> str:
         "Every row of the papers' tables for which there is a config. Parameters (in millions) "
         'and GMACs (billions of multiplications, of one image of the size given as height x '
         'width) are the published ones and, counted in the same way, ours. An empty cell: no '
-        'number is published.',
+        'number is published. `python tools/complexity.py --check` counts all of them.',
+        '',
+        'Train a row with `python tools/train.py configs/CONFIG.py`, evaluate it with '
+        '`python tools/test.py configs/CONFIG.py CHECKPOINT` (`--tta` for the multi-scale '
+        "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. It starts from "
+        'the weights that its `model.backbone.init_cfg` names; those of ablations (variants such as '
+        '`without_lce` or `depth2`) and of Focal-L nobody published. HTC reads COCO-stuff maps, '
+        'too, or does without them (`model.roi_head.semantic_head=None`).',
     ]
     for name, paper in zoo.papers.items():
         lines += ['', *section(paper, name, rows_of(zoo, name))]
@@ -180,6 +187,8 @@ def in_words(head: str, convention: Convention) -> str:
     words = 'attention products ' + ('counted' if convention.products else 'left out')
     if HEADS[head][1] == 'Instance segmentation':
         words += f', {convention.boxes} box and {convention.masks} mask regions'
+    if not convention.semantic:
+        words += ', without the semantic branch'
     if convention.classifier:
         words += ", parameters with the backbone's unused ImageNet classifier"
     return words
@@ -248,9 +257,7 @@ def main(args: list[str] | None = None) -> None:
     paths = {args.root / path: text for path, text in files.items()}
     stale = sorted(set((args.root / METAFILES).glob('*.yml')) - set(paths))
     if args.check:
-        changed = [
-            p for p, text in paths.items() if not p.is_file() or p.read_text('utf-8') != text
-        ]
+        changed = [path for path, text in paths.items() if content_of(path) != text]
         if changed or stale:
             names = ', '.join(str(path.relative_to(args.root)) for path in [*changed, *stale])
             sys.exit(f'out of date: {names}: run python tools/make_model_zoo.py')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from mmengine.config import Config
 from torch import nn
@@ -38,7 +39,7 @@ _SOURCES = {
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
-    """Check that the data sets' files are there.
+    """Check that the data sets' files are there, and what reads them.
 
     Args:
         cfg (Config): The config.
@@ -46,9 +47,14 @@ def check_data(cfg: Config, *loaders: str) -> None:
 
     Raises:
         FileNotFoundError: Names what is missing, the expected layout, and what to do.
+        ImportError: If a package that reads them is missing.
     """
     for loader in loaders:
         for dataset in dicts(cfg.get(loader)):
+            if dataset.get('type') == 'InstaBoost' and not find_spec('instaboostfast'):
+                raise ImportError(
+                    f'InstaBoost, of {loader}, needs a package: pip install instaboostfast'
+                )
             if 'data_prefix' not in dataset:
                 continue
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
@@ -150,12 +156,16 @@ def _holds_something(path: str) -> bool:
 
 
 def _explain(dataset: Mapping, missing: list[str]) -> str:
-    name, layout = _LAYOUTS.get(dataset['type'], (f'the data of {dataset["type"]}', ''))
     root = (dataset.get('data_root') or '.').rstrip('/')
-    lines = [f'{name} is not there. Missing or empty: {", ".join(missing)}.']
-    if layout:
-        lines += ['Expected:', layout.format(root=root)]
     maps = dataset['data_prefix'].get('seg')
+    lines = []
+    if maps and missing == [osp.join(dataset.get('data_root') or '', maps)]:
+        lines.append(f"COCO-stuff's maps are not there. Missing or empty: {missing[0]}.")
+    else:
+        name, layout = _LAYOUTS.get(dataset['type'], (f'the data of {dataset["type"]}', ''))
+        lines.append(f'{name} is not there. Missing or empty: {", ".join(missing)}.')
+        if layout:
+            lines += ['Expected:', layout.format(root=root)]
     if maps:
         lines.append(
             f'{osp.join(root, maps, "*.png")}: the pixel maps of COCO-stuff, one for each image '

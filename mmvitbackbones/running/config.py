@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import os.path as osp
 
 from mmengine.config import Config
@@ -37,7 +39,7 @@ def load_config(
         ValueError: If options contradict each other or do not fit the config.
     """
     if not osp.isfile(path):
-        raise FileNotFoundError(f'there is no config {path!r}')
+        raise FileNotFoundError(f'there is no config {path!r}{_similar(path)}')
     if demo and data_root:
         raise ValueError('--demo brings its own data: leave --data-root out')
     cfg = Config.fromfile(path)
@@ -56,6 +58,15 @@ def load_config(
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
+
+
+def _similar(path: str) -> str:
+    """A hint at files that may be meant."""
+    folder = osp.dirname(path) or 'configs'
+    files = os.listdir(folder) if osp.isdir(folder) else []
+    configs = [name for name in files if name.endswith('.py')]
+    similar = difflib.get_close_matches(osp.basename(path), configs)
+    return f': did you mean {", ".join(osp.join(folder, s) for s in similar)}?' if similar else ''
 
 
 def _leave_out_unused_maps(cfg: Config) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads import CascadeRoIHead, HybridTaskCascadeRoIHead, StandardRoIHead
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_flip, scale_boxes
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 _PREDICTS_MASKS = {
@@ -24,20 +26,22 @@ class _View(NamedTuple):
 
     maps: Sequence[Tensor]  # of the neck, each (1, C, H, W)
     semantics: Tensor | None  # what HTC's semantic branch adds, (1, C, H, W)
-    found: DetDataSample  # boxes in pixels of the original image, mirrored if the view is
+    sample: DetDataSample
+    boxes: Tensor  # (N, 4) or (N, 4 * classes), in pixels of the original image, not mirrored
+    scores: Tensor  # (N, classes + 1)
 
 
 @MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
     """Multi-scale and flip testing of detectors, with masks where the detector has them.
 
-    The boxes of all views are merged as in mmdetection's ``DetTTAModel``. Then every view is asked
-    for the masks of the merged boxes; these are averaged as probabilities on the mask head's own
-    grid, after what is mirrored was turned back, and pasted into the image once. With one view
-    that is not mirrored, and the detector's own ``nms``, the result is the detector's.
-
-    The detectors: all without masks, and two-stage ones whose masks come from mmdetection's
-    ``StandardRoIHead`` (Mask R-CNN), ``CascadeRoIHead`` or ``HybridTaskCascadeRoIHead``.
+    Boxes without masks are merged as by mmdetection's ``DetTTAModel``. Detectors with masks are
+    two-stage ones whose masks come from mmdetection's ``StandardRoIHead`` (Mask R-CNN),
+    ``CascadeRoIHead`` or ``HybridTaskCascadeRoIHead``: the boxes of all views go through one
+    non-maximum suppression. Then every view is asked for the masks of those that are left; they are
+    averaged as probabilities on the mask head's own grid, after what is mirrored was turned back,
+    and pasted into the image once. With one view that is not mirrored, and the detector's own
+    ``nms``, the result is the detector's.
 
     Args:
         module (dict | nn.Module): The detector.
@@ -46,7 +50,7 @@ class InstanceTTAModel(DetTTAModel):
         data_preprocessor (dict, optional): Instead of the detector's.
 
     Raises:
-        TypeError: If the detector predicts masks in another way.
+        TypeError: If the detector says that it predicts masks, but in another way.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -80,7 +84,7 @@ class InstanceTTAModel(DetTTAModel):
     def _predict(self, inputs: Sequence[Tensor], samples: Sequence[DetDataSample]) -> DetDataSample:
         """Merge what is found in the views of one image."""
         views = [self._look(image, sample) for image, sample in zip(inputs, samples)]
-        merged = self._merge_single_sample([view.found for view in views])
+        merged = self._merge(views)
         instances = merged.pred_instances
         if len(instances):
             # One view at a time: a hundred boxes of eighty classes take 25 MB.
@@ -102,6 +106,21 @@ class InstanceTTAModel(DetTTAModel):
         )
         return merged
 
+    def _merge(self, views: Sequence[_View]) -> DetDataSample:
+        """Suppress all views' boxes at once: twice would lower soft-NMS's scores twice."""
+        classes = views[0].scores.shape[1] - 1
+        boxes = [view.boxes.unflatten(1, (-1, 4)).expand(-1, classes, 4) for view in views]
+        found, labels = multiclass_nms(
+            torch.cat(boxes).flatten(1),
+            torch.cat([view.scores for view in views]),
+            self.module.roi_head.test_cfg.score_thr,
+            self.tta_cfg.nms,
+            self.tta_cfg.max_per_img,
+        )
+        merged = views[0].sample
+        merged.pred_instances = InstanceData(bboxes=found[:, :4], scores=found[:, 4], labels=labels)
+        return merged
+
     def _look(self, image: Tensor, sample: DetDataSample) -> _View:
         """Find the boxes of one view."""
         detector, roi_head = self.module, self.module.roi_head
@@ -113,14 +132,18 @@ class InstanceTTAModel(DetTTAModel):
         if getattr(roi_head, 'with_semantic', False):
             semantics = roi_head.semantic_head(maps)[1]
             extra = dict(semantic_feat=semantics)
-        (sample.pred_instances,) = roi_head.predict_bbox(
-            maps, [sample.metainfo], proposals, roi_head.test_cfg, rescale=True, **extra
+        # Without settings for it nothing is suppressed.
+        (found,) = roi_head.predict_bbox(
+            maps, [sample.metainfo], proposals, rcnn_test_cfg=None, rescale=True, **extra
         )
-        return _View(maps, semantics, sample)
+        boxes = found.bboxes
+        if sample.flip:
+            boxes = bbox_flip(boxes, sample.ori_shape, sample.flip_direction)
+        return _View(maps, semantics, sample, boxes, found.scores)
 
     def _mask_probabilities(self, view: _View, boxes: Tensor) -> Tensor:
         """Masks of boxes of the original image (N, 4) in one view: (N, classes, h, w)."""
-        meta = view.found.metainfo
+        meta = view.sample.metainfo
         axes = []
         if meta['flip']:
             axes = _FLIPPED_AXES[meta['flip_direction']]

@@ -53,6 +53,8 @@ def build(name, options=None, score_thr=0.0, nms='nms'):
     if 'rpn' in cfg.model.test_cfg:
         cfg.model.test_cfg.rpn.update(max_per_img=40)
     cfg.tta_model.tta_cfg.nms.type = nms
+    if nms != 'nms':
+        test_cfg.nms.type = nms
     cfg.tta_model.tta_cfg.max_per_img = LIMIT
     detector = MODELS.build(cfg.model).eval()
     with torch.no_grad():
@@ -118,7 +120,7 @@ def iou(a, b):
 def merge(found, soft):
     """Non-maximum suppression of (score, label, box), one box after the other."""
     left, kept = list(found), []
-    while left:
+    while left and len(kept) < LIMIT:
         left.sort(key=lambda item: -item[0])
         best, *left = left
         kept.append(best)
@@ -128,7 +130,7 @@ def merge(found, soft):
             left = [(s, *item[1:]) for s, item in zip(scores, left) if s >= 1e-3]
         else:
             left = [item for item, o in zip(left, overlaps) if o <= 0.5]
-    return kept[:LIMIT]
+    return kept
 
 
 def mask_probabilities(detector, view, boxes, labels):
@@ -155,9 +157,16 @@ def mask_probabilities(detector, view, boxes, labels):
     return found.masks.flip(axes).double() / 255
 
 
-@pytest.mark.parametrize('name, options', [*MODELS_WITH_MASKS, ('retinanet_rmt_t_1x', {})])
-def test_one_view_is_the_plain_prediction(name, options):
-    detector, tta = build(name, options)
+@pytest.mark.parametrize(
+    'name, options, nms',
+    [
+        *((*model, 'nms') for model in MODELS_WITH_MASKS),
+        ('cascade_maskrcnn_rmt_s_3x', {}, 'soft_nms'),
+        ('retinanet_rmt_t_1x', {}, 'nms'),
+    ],
+)
+def test_one_view_is_the_plain_prediction(name, options, nms):
+    detector, tta = build(name, options, nms=nms)
     data = views(picture(), [(110, 61)], [None])
     plain, ours = predict(detector, one_by_one(data)[0]), predict(tta, data)
     assert len(plain) == LIMIT
@@ -191,7 +200,7 @@ def test_against_views_merged_one_by_one(name, options, nms):
         for box, score, label in zip(seen.bboxes, seen.scores, seen.labels):
             box = mirror(box.tolist(), meta['ori_shape'], direction)
             found.append((score.item(), label.item(), box))
-    assert len(found) == 8 * LIMIT and len({label for _, label, _ in found}) > 1
+    assert len(found) >= 8 * LIMIT and len({label for _, label, _ in found}) > 1
     scores, labels, boxes = zip(*merge(found, soft=nms == 'soft_nms'))
     torch.testing.assert_close(ours.scores, torch.tensor(scores), rtol=1e-4, atol=1e-5)
     assert ours.labels.tolist() == list(labels)
@@ -211,10 +220,17 @@ def test_against_views_merged_one_by_one(name, options, nms):
 
 
 def predict_boxes(detector, view):
-    """The boxes of one view, its masks left out: mmdet's cascades predict none of mirrored ones."""
+    """The boxes of one view, a two-stage detector's before any suppression.
+
+    Its masks are left out: mmdet's cascades predict none of mirrored images.
+    """
     view = copy.deepcopy(view)
     (sample,) = view['data_samples']
     sample.set_metainfo(dict(flip=False))
+    if not hasattr(detector, 'roi_head'):
+        return predict(detector, view)
+    detector = copy.deepcopy(detector)
+    detector.roi_head.test_cfg.update(nms=dict(type='nms', iou_threshold=1.0), max_per_img=-1)
     return predict(detector, view)
 
 

@@ -1,4 +1,4 @@
-# RegionViT, Appendix A.2 (90k iterations with steps at 60k and 80k are 12 epochs of COCO with
+# RegionViT, Appendix A.2 (90k iterations with steps at 60k and 80k are about 12 epochs of COCO with
 # steps after 8 and 11), and Focal Transformer, Sec. 4.2, warmed up as Swin's detectors: batch 16,
 # 8 GPUs with 2 each.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
