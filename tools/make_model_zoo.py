@@ -142,8 +142,8 @@ def page(zoo: Zoo) -> str:
         'Train a row with `python tools/train.py configs/CONFIG.py`, evaluate it with '
         '`python tools/test.py configs/CONFIG.py CHECKPOINT` (`--tta` for the multi-scale '
         "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. It starts from "
-        'the weights that its `model.backbone.init_cfg` names; those of ablations (variants such as '
-        '`without_lce` or `depth2`) and of Focal-L nobody published. HTC reads COCO-stuff maps, '
+        'the weights that its `model.backbone.init_cfg` names; those of ablations (variants such '
+        'as `without_lce` or `depth2`) and of Focal-L nobody published. HTC reads COCO-stuff maps, '
         'too, or does without them (`model.roi_head.semantic_head=None`).',
     ]
     for name, paper in zoo.papers.items():

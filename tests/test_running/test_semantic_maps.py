@@ -1,5 +1,7 @@
 """HTC's semantic maps: read where the model has a use for them, and asked for by name."""
 
+from importlib.util import find_spec
+
 import pytest
 
 pytest.importorskip('mmdet')
@@ -61,6 +63,7 @@ def test_missing_maps_are_named(tmp_path):
     assert f'{tmp_path}/stuffthingmaps/train2017/*.png' in message
     for word in ('COCO-stuff', 'cocostuff', 'model.roi_head.semantic_head=None'):
         assert word in message
+    assert 'COCO 2017' not in message  # which is there
     # Evaluation does without.
     check_data(load_config(HTC, data_root=str(tmp_path)), 'test_dataloader')
 
@@ -70,3 +73,16 @@ def test_other_data_are_not_asked_for_maps():
         with pytest.raises(FileNotFoundError) as caught:
             check_data(narrow_config(name, data_root='nowhere'), 'train_dataloader')
         assert 'stuff' not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec('instaboostfast') is not None, reason='it is installed')
+def test_missing_package_of_instaboost_is_named():
+    with pytest.raises(ImportError, match='pip install instaboostfast'):
+        check_data(load_config(str(CONFIGS / 'htc_focal_l_3x.py')), 'train_dataloader')
+
+
+@pytest.mark.parametrize('path', ['configs/htc_rmt_t_1x.py', 'htc_rmt_s_1x'])
+def test_similar_configs_are_named(path, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    with pytest.raises(FileNotFoundError, match=r'did you mean.* configs/htc_rmt_s_1x\.py'):
+        load_config(path)
