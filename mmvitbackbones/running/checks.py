@@ -50,11 +50,13 @@ def check_data(cfg: Config, *loaders: str) -> None:
         ImportError: If a package that reads them is missing.
     """
     for loader in loaders:
-        for dataset in dicts(cfg.get(loader)):
-            if dataset.get('type') == 'InstaBoost' and not find_spec('instaboostfast'):
-                raise ImportError(
-                    f'InstaBoost, of {loader}, needs a package: pip install instaboostfast'
-                )
+        parts = list(dicts(cfg.get(loader)))
+        boosts = any(part.get('type') == 'InstaBoost' for part in parts)
+        if boosts and not find_spec('instaboostfast'):
+            raise ImportError(
+                f'InstaBoost, of {loader}, needs a package: pip install instaboostfast'
+            )
+        for dataset in parts:
             if 'data_prefix' not in dataset:
                 continue
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
