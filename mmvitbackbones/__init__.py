@@ -7,6 +7,7 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes  # noqa: E402
+from .classifiers import NormAndPool, ProjectAndPool  # noqa: E402
 from .hooks import RandomShiftHook  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
@@ -15,6 +16,8 @@ allow_mmengine_classes()
 __all__ = [
     'RMT',
     'FocalTransformer',
+    'NormAndPool',
+    'ProjectAndPool',
     'RandomShiftHook',
     'RegionViT',
     'VisionLongformer',

@@ -31,6 +31,8 @@ class Pyramid(BaseModule):
         frozen_stages (int): -1: nothing is frozen; 0: the stem; k: the stem and the first k
             stages with their norms.
         norm_eval (bool): Keep batch normalisation, if there is any, in evaluation mode.
+        emitted (int): Which item of a stage's tuple is its output: 0, the local tokens, or another
+            one, (B, ..., C), that the family carries along.
         init_cfg (dict | list[dict], optional): As in mmengine; of ``type='Pretrained'``, published
             weights are taken as they are, see
             :func:`mmvitbackbones.checkpoints.load_published`.
@@ -48,6 +50,7 @@ class Pyramid(BaseModule):
         out_norm: str | None = 'output',
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        emitted: int = 0,
         init_cfg: dict | list | None = None,
     ) -> None:
         if init_cfg is not None and not isinstance(init_cfg, (Mapping, list)):
@@ -78,6 +81,7 @@ class Pyramid(BaseModule):
         self.out_norm = out_norm
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.emitted = emitted
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         normed = {'inline': range(count), 'output': out_indices, None: ()}[out_norm]
@@ -118,7 +122,7 @@ class Pyramid(BaseModule):
 
         Returns:
             tuple[Tensor, ...]: Maps of the stages in ``out_indices``, (B, C_i, ceil(H / s_i),
-            ceil(W / s_i)) with stage i's stride s_i.
+            ceil(W / s_i)) with stage i's stride s_i; or of other tokens, channels first too.
 
         Raises:
             ValueError: If the image has another shape.
@@ -135,11 +139,11 @@ class Pyramid(BaseModule):
         state, maps = self.stem(x), []
         for i in range(self.out_indices[-1] + 1):
             state = self.stages[i](*state)
-            normed = self.out_norms[i](state[0])
+            normed = self.out_norms[i](state[self.emitted])
             if i in self.out_indices:
                 # mmcv's operations read the memory as it lies: RoIAlign would take a
                 # channels-last map for another image.
-                maps.append(normed.permute(0, 3, 1, 2).contiguous())
+                maps.append(normed.movedim(-1, 1).contiguous())
             if self.out_norm == 'inline':
                 state = (normed, *state[1:])
         return tuple(maps)

@@ -67,6 +67,8 @@ class RegionViT(Pyramid):
             all stages; None: the arch's.
         peg (bool): A positional encoding generator after the first encoder of each stage
             ('w/ PEG' in Table 5). Defaults to False.
+        outputs (str): 'local', the maps of local tokens, or 'regional', those of the regional
+            tokens, which the classifier takes. Defaults to 'local'.
         out_indices (Sequence[int], optional): Stages to emit; None: all.
         out_norm (str, optional): 'inline' (the published detectors: the next stage also receives
             the normalised tokens), 'output', or None. Defaults to 'inline'.
@@ -91,6 +93,7 @@ class RegionViT(Pyramid):
         arch: str | dict = 'small',
         window_size: int | Sequence[int] | None = None,
         peg: bool = False,
+        outputs: str = 'local',
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'inline',
         drop_path_rate: float = 0.1,
@@ -109,6 +112,12 @@ class RegionViT(Pyramid):
         window = _one_window(arch['window_size'] if window_size is None else window_size, dims)
         regional = arch['regional']
         check_flags(peg=peg, with_cp=with_cp, **{"arch['regional']": regional})
+        check_choice('outputs', outputs, ('local', 'regional'))
+        if outputs == 'regional' and (not regional or out_norm == 'inline'):
+            raise ValueError(
+                "outputs='regional' needs an arch with regional tokens, and an out_norm other than "
+                "'inline', which is on the local tokens"
+            )
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -139,6 +148,7 @@ class RegionViT(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            emitted=('local', 'regional').index(outputs),
             init_cfg=init_cfg,
         )
         self.window_size = window

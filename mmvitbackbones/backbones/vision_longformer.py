@@ -96,6 +96,9 @@ class VisionLongformer(Pyramid):
             Defaults to 224.
         peg (bool): A positional encoding generator after the first block of each stage. Defaults
             to False.
+        outputs (str): 'local', the maps of local tokens, or 'all', of each emitted stage its
+            global tokens and then its local ones, (B, C, n_g + H * W), which a classifier may
+            take. Defaults to 'local'.
         out_indices (Sequence[int], optional): Stages to emit; None: all.
         out_norm (str, optional): 'output' (a LayerNorm on each map that leaves the backbone),
             'inline' (the next stage also receives it), or None, as in the published detectors.
@@ -127,6 +130,7 @@ class VisionLongformer(Pyramid):
         shift_mode: int = 0,
         pretrain_img_size: int = 224,
         peg: bool = False,
+        outputs: str = 'local',
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'output',
         drop_path_rate: float = 0.1,
@@ -152,6 +156,11 @@ class VisionLongformer(Pyramid):
                 f'pretrain_img_size must be a positive integer, got {pretrain_img_size!r}'
             )
         check_flags(peg=peg, with_cp=with_cp)
+        check_choice('outputs', outputs, ('local', 'all'))
+        if outputs == 'all' and out_norm == 'inline':
+            raise ValueError("outputs='all' needs an out_norm other than 'inline'")
+        whole = range(count) if out_indices is None else out_indices
+        whole = whole if outputs == 'all' else ()
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -165,8 +174,9 @@ class VisionLongformer(Pyramid):
                     heads=heads[i],
                     num_tokens=tokens[i],
                     biased=position == 'rpb',
-                    # No one would see what global tokens learn in a stage's last block.
-                    queries=len(blocks) < depths[i] - 1,
+                    # No one sees what global tokens learn in a stage's last block, unless they
+                    # are emitted.
+                    queries=i in whole or len(blocks) < depths[i] - 1,
                     attn_drop=attn_drop_rate,
                     proj_drop=drop_rate,
                 )
@@ -194,6 +204,7 @@ class VisionLongformer(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            emitted=('local', 'all').index(outputs),
             init_cfg=init_cfg,
         )
         self.set_shift_mode(shift_mode)
@@ -247,8 +258,17 @@ class ViLStage(Stage):
             if position is not None:
                 self.global_position = _parameter(num_tokens, dims)
 
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Run the stage on a map of tokens, (B, H, W, C)."""
+    def forward(self, x: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the stage.
+
+        Args:
+            x (Tensor): A map of tokens, (B, H, W, C).
+            _ (Tensor): All tokens of the previous stage, which this one has no use for.
+
+        Returns:
+            tuple[Tensor, Tensor]: The map at this stage; a view of it, or a copy with the stage's
+            global tokens before it where its last block has those, (B, n_g + H * W, C).
+        """
         x = self.downsample(x)
         if self.position is not None:
             x = self.position(x)
@@ -257,7 +277,9 @@ class ViLStage(Stage):
             tokens = self.run(block, *tokens)
             if i == 0 and self.peg is not None:
                 tokens = (self.peg(tokens[0]), *tokens[1:])
-        return tokens[:1]
+        x, *others = tokens
+        everything = x.flatten(1, 2)
+        return x, torch.cat([*others, everything], dim=1) if others else everything
 
     def _global_tokens(self, batch: int) -> list[Tensor]:
         """The global tokens of a batch, (B, n_g, C), if there are any."""

@@ -8,6 +8,16 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+# Published names of what only a classifier needs: the last norm, RMT's projection before it, the
+# linear classifier. And what mmpretrain's ImageClassifier with our necks calls them.
+CLASSIFIER = re.compile(r'^(norm|proj|head)\.(?=\w+$)')
+_IN_CLASSIFIER = dict(norm='neck.norm.', proj='neck.proj.', head='head.fc.')
+
+
+def in_classifier(name: str) -> str:
+    """Our name of a published tensor of a classifier."""
+    return CLASSIFIER.sub(lambda found: _IN_CLASSIFIER[found[1]], name)
+
 
 @dataclass
 class Conversion:
@@ -16,12 +26,14 @@ class Conversion:
     Attributes:
         tensors (dict[str, Tensor]): By our name.
         tied (list[str]): Published names of second copies of tensors that are tied.
-        unused (list[str]): Published names of what a backbone does not need.
+        unused (list[str]): Published names of what has no counterpart here.
+        classifier (dict[str, Tensor]): By published name, what only a classifier needs.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     tied: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    classifier: dict[str, Tensor] = field(default_factory=dict)
 
 
 def rename(name: str, rules: Iterable[tuple[str, str | Callable]]) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers.position import resize_table
-from .conversion import Conversion, rename
+from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'Focal Transformer'
 
@@ -27,7 +27,6 @@ _RENAME = (
     (r'\.relative_position_bias_table_to_windows\.0$', '.coarse_bias.table'),
     (r'\.mlp\.', '.ffn.'),
 )
-_CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 # Buffers that the published code computes from its options.
 _INDEX = re.compile(r'\.(relative_position_index(_\d+)?|valid_ind_rolled(_\d+)?|attn_mask)$')
 
@@ -56,7 +55,9 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     """
     result = Conversion()
     for name, tensor in state.items():
-        if _CLASSIFIER.match(name) or _INDEX.search(name):
+        if CLASSIFIER.match(name):
+            result.classifier[name] = tensor
+        elif _INDEX.search(name):
             result.unused.append(name)
         else:
             ours = rename(name, _RENAME)

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from . import focal_transformer, regionvit, rmt, vision_longformer
-from .conversion import Conversion
+from .conversion import Conversion, in_classifier
 from .reading import read_checkpoint
 
 # By the class of the backbone: the rules of its published files. Each has a NAME, the functions
@@ -74,43 +74,67 @@ class LoadReport:
 
 
 def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Mapping) -> LoadReport:
-    """Load published weights, or our own, into a backbone.
+    """Load published weights, or our own, into a backbone, or into a whole classifier.
 
     A published file is taken as it is: recognised by its names, renamed, and resized where the
     windows differ. Output norms and PEG may be missing from it, and start new; so does, with a
     warning, what cannot be resized. What the model's options switch off is left out.
 
     Args:
-        model (nn.Module): One of this package's backbones.
+        model (nn.Module): One of this package's backbones; or an ``ImageClassifier`` of mmpretrain
+            with one, a neck of this package and a ``LinearClsHead``. The linear layer of a head for
+            another number of classes starts new, with a warning.
         path_or_state_dict (str | os.PathLike | Mapping): A file, a URL, or what such a file holds.
 
     Returns:
         LoadReport: What was loaded, resized, left new and left unused; also written to the log.
 
     Raises:
-        TypeError: If ``model`` is not one of this package's backbones.
+        TypeError: If ``model`` is neither.
         ValueError: If the weights are of another family or size, or tensors are missing or
             unexpected; the model is then left as it was.
         FileNotFoundError: If there is no such file.
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
-    family = FAMILIES.get(type(model).__name__)
+    backbone, classifier = model, None
+    if type(model).__name__ == 'ImageClassifier':
+        backbone, classifier = model.backbone, model
+    family = FAMILIES.get(type(backbone).__name__)
     if family is None:
         raise TypeError(
-            f'load_published takes one of {", ".join(FAMILIES)}, got {type(model).__name__}; '
-            "a detector's backbone is its .backbone"
+            f'load_published takes one of {", ".join(FAMILIES)}, or an ImageClassifier with one, '
+            f"got {type(backbone).__name__}; a detector's backbone is its .backbone"
         )
     if isinstance(path_or_state_dict, Mapping):
         source, checkpoint = 'a state dict', path_or_state_dict
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
-    target = model.state_dict()
-    kind, found = _identify(tensors_of(checkpoint), family, target, source)
+    kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
-    _check_size(found.tensors, target, report)
+    filled, restarted = _fill(backbone, family, found.tensors, report)
+    if classifier is None:
+        report.unused += found.classifier
+        backbone.load_state_dict(filled, strict=False)
+    else:
+        filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
+        rest, new = _fill_classifier(classifier, found.classifier, source)
+        classifier.load_state_dict({**filled, **rest}, strict=False)
+        report.loaded += rest
+        report.new += new
+        restarted += new
+    print_log(str(report), logger='current')
+    _warn(restarted, report)
+    return report
 
+
+def _fill(
+    backbone: nn.Module, family: ModuleType, tensors: Mapping, report: LoadReport
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What to load into a backbone, and what starts new though it was expected to be loaded."""
+    target, source = backbone.state_dict(), report.source
+    _check_size(tensors, target, report)
     filled = {}
-    for name, tensor in found.tensors.items():
+    for name, tensor in tensors.items():
         if name not in target:
             continue
         if tensor.shape != target[name].shape:
@@ -129,24 +153,46 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         name for name in missing if family.STARTS_NEW.search(name) and _place(name) not in kept
     ]
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
-    unexpected = [name for name in found.tensors if name not in target]
+    unexpected = [name for name in tensors if name not in target]
     switched_off = [
         name
         for name in unexpected
         # Of stages that are not emitted a norm is not needed.
         if _is_switched_off(name, family, filled)
-        or (model.out_norm and name.startswith('out_norms.'))
+        or (backbone.out_norm and name.startswith('out_norms.'))
     ]
     _check_names(
         missing=[name for name in missing if name not in report.new],
         unexpected=[name for name in unexpected if name not in switched_off],
         source=source,
     )
-    model.load_state_dict(filled, strict=False)
     report.unused += switched_off
-    print_log(str(report), logger='current')
-    _warn(restarted, report)
-    return report
+    return filled, restarted
+
+
+def _fill_classifier(
+    model: nn.Module, tensors: Mapping, source: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What to load into a classifier's neck and head, and the linear layer if it starts new."""
+    target = {n: t for n, t in model.state_dict().items() if n.startswith(('neck.', 'head.'))}
+    found = {in_classifier(name): tensor for name, tensor in tensors.items()}
+    weight = 'head.fc.weight'
+    new = []
+    if weight in found and weight in target and len(found[weight]) != len(target[weight]):
+        new = [name for name in target if name.startswith('head.fc.')]
+    filled = {name: tensor for name, tensor in found.items() if name in target and name not in new}
+    _check_names(
+        missing=[name for name in target if name not in filled and name not in new],
+        unexpected=[name for name in found if name not in target],
+        source=source,
+    )
+    for name, tensor in filled.items():
+        if tensor.shape != target[name].shape:
+            raise ValueError(
+                f'{source}: {name} is of shape {tuple(tensor.shape)}, the classifier wants '
+                f'{tuple(target[name].shape)}'
+            )
+    return filled, new
 
 
 def _place(name: str) -> str:
@@ -219,9 +265,9 @@ def _identify(
     state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
-    others = []
-    if any(name.startswith('backbone.') for name in state):  # a whole detector
-        others = [name for name in state if not name.startswith('backbone.')]
+    others = {}
+    if any(name.startswith('backbone.') for name in state):  # a whole detector or classifier
+        others = {n: tensor for n, tensor in state.items() if not n.startswith('backbone.')}
         state = {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')}
     if family.recognise(state):
         try:
@@ -233,7 +279,7 @@ def _identify(
     for other in FAMILIES.values():
         if other.recognise(state):
             raise ValueError(f'{source} holds {other.NAME} weights, the model is {family.NAME}')
-    ours = Conversion(tensors=state, unused=others)
+    ours = Conversion(tensors=state, classifier=others)
     if not set(ours.tensors) & set(target):
         names = ', '.join(list(state)[:3]) or 'no tensor at all'
         raise ValueError(

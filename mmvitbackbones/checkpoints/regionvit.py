@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers.position import resize_table
-from .conversion import Conversion, rename
+from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'RegionViT'
 
@@ -27,7 +27,6 @@ _RENAME = (
     (r'\.mlp\.fc1\.', '.ffn.fc1.'),
     (r'\.mlp\.fc2\.', '.ffn.fc2.'),
 )
-_CLASSIFIER = re.compile(r'^(norm|head)\.(weight|bias)$')
 _TIED = re.compile(r'(\.block\.0\.proj)_cls\.')
 STARTS_NEW = re.compile(r'(?!)')  # nothing
 # What an arch without regional tokens leaves out.
@@ -55,8 +54,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     """
     result = Conversion()
     for name, tensor in state.items():
-        if _CLASSIFIER.match(name):
-            result.unused.append(name)
+        if CLASSIFIER.match(name):
+            result.classifier[name] = tensor
         elif _TIED.search(name):
             twin = _TIED.sub(r'\1.', name)
             if twin not in state or not torch.equal(state[twin], tensor):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .conversion import Conversion, rename
+from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'RMT'
 
@@ -33,8 +33,8 @@ _RENAME = (
     (r'\.gamma_2$', '.residual2.scale'),
 )
 _QUERY = re.compile(r'\.retention\.q_proj\.(weight|bias)$')
-# The classifier, its second head that token labels train, and buffers that hold constants.
-_UNUSED = re.compile(r'^(proj|norm|head|aux_head)\.|\.Relpos\.(angle|decay|index|sin|cos)$')
+# The classifier's second head, which token labels train, and buffers that hold constants.
+_UNUSED = re.compile(r'^aux_head\.|\.Relpos\.(angle|decay|index|sin|cos)$')
 
 # A stem of patches, where the file has that of convolutions.
 STARTS_NEW = re.compile(r'^stem\.(conv|norm)\.')
@@ -61,7 +61,9 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     """
     result = Conversion()
     for name, tensor in state.items():
-        if _UNUSED.search(name):
+        if CLASSIFIER.match(name):
+            result.classifier[name] = tensor
+        elif _UNUSED.search(name):
             result.unused.append(name)
         elif _QUERY.search(name):
             key = name.replace('.q_proj.', '.k_proj.')

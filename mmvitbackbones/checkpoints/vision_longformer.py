@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..layers.position import interpolate, resize_table
-from .conversion import Conversion, rename
+from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'ViL'
 
@@ -43,8 +43,8 @@ _RENAME = (
     (r'\.local_relative_position_bias_table$', '.bias.table'),
     (r'\.g2g_relative_position_bias$', '.global_bias.global_to_global'),
 )
-# The classifier, and buffers that are computed from the options.
-_UNUSED = re.compile(r'^(norm|head)\.(weight|bias)$|\.relative_position_index$')
+# Buffers that are computed from the options.
+_UNUSED = re.compile(r'\.relative_position_index$')
 _TIED = re.compile(r'\.(query|kv|proj)_global\.')
 # Standard deviation of what moves the copies of global tokens, that of new ones.
 _NOISE = 0.02
@@ -78,7 +78,9 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     result = Conversion()
     for name, tensor in state.items():
         empty = name.endswith('.cls_pos_embed') and not tensor.numel()
-        if _UNUSED.search(name) or empty:
+        if CLASSIFIER.match(name):
+            result.classifier[name] = tensor
+        elif _UNUSED.search(name) or empty:
             result.unused.append(name)
         elif _TIED.search(name):
             twin = _TIED.sub(r'.\1.', name)
