@@ -107,7 +107,7 @@ def test_backbone(name):
     if family == 'focal' and (head == 'upernet' or size == 'l'):
         expected['use_conv_embed'] = True
         weights = weights.replace('is224', 'useconv-is224')
-    if family == 'rmt' and not size.startswith('swin'):
+    if family == 'rmt':
         expected['norm_eval'] = True
     if family == 'vil':
         expected['out_norm'] = None

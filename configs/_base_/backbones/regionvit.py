@@ -1,19 +1,13 @@
 # RegionViT, Table 2; drop path: Appendix A.2 and A.3. 'Plus' starts from the weights published for
 # windows of 7.
-regionvit = dict(
-    s=dict(
+regionvit = {
+    size: dict(
         _delete_=True,
         type='RegionViT',
-        arch='small',
+        arch=arch,
         drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RegionViT-S.pth'),
-    ),
-    b=dict(
-        _delete_=True,
-        type='RegionViT',
-        arch='base',
-        drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RegionViT-B.pth'),
-    ),
-)
+        init_cfg=dict(type='Pretrained', checkpoint=f'checkpoints/{weights}.pth'),
+    )
+    for size, arch, weights in (('s', 'small', 'RegionViT-S'), ('b', 'base', 'RegionViT-B'))
+}
 regionvit_dims = dict(s=[96, 192, 384, 768], b=[128, 256, 512, 1024])

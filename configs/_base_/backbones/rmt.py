@@ -1,54 +1,24 @@
 # RMT, Table 10; drop path: Sec. 4.1, as its detectors and segmenters have it, too. The Swin ones
 # are Table 6's, of which no weights are published: their names and drop path (tiny's and small's)
 # are ours.
-rmt = dict(
-    t=dict(
+rmt = {
+    size: dict(
         _delete_=True,
         type='RMT',
-        arch='tiny',
-        drop_path_rate=0.1,
+        arch=arch,
+        drop_path_rate=rate,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-T.pth'),
-    ),
-    s=dict(
-        _delete_=True,
-        type='RMT',
-        arch='small',
-        drop_path_rate=0.15,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-S.pth'),
-    ),
-    b=dict(
-        _delete_=True,
-        type='RMT',
-        arch='base',
-        drop_path_rate=0.4,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-B.pth'),
-    ),
-    l=dict(
-        _delete_=True,
-        type='RMT',
-        arch='large',
-        drop_path_rate=0.5,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-L.pth'),
-    ),
-    swin_t=dict(
-        _delete_=True,
-        type='RMT',
-        arch='swin_tiny',
-        drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-Swin-T.pth'),
-    ),
-    swin_s=dict(
-        _delete_=True,
-        type='RMT',
-        arch='swin_small',
-        drop_path_rate=0.15,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RMT-Swin-S.pth'),
-    ),
-)
+        init_cfg=dict(type='Pretrained', checkpoint=f'checkpoints/{weights}.pth'),
+    )
+    for size, arch, rate, weights in (
+        ('t', 'tiny', 0.1, 'RMT-T'),
+        ('s', 'small', 0.15, 'RMT-S'),
+        ('b', 'base', 0.4, 'RMT-B'),
+        ('l', 'large', 0.5, 'RMT-L'),
+        ('swin_t', 'swin_tiny', 0.1, 'RMT-Swin-T'),
+        ('swin_s', 'swin_small', 0.15, 'RMT-Swin-S'),
+    )
+}
 rmt_dims = dict(
     t=[64, 128, 256, 512],
     s=[64, 128, 256, 512],
