@@ -91,7 +91,7 @@ class _Heads(nn.Module):
         model = self.model
         if model.with_neck:
             maps = model.neck(maps)
-        for name in ('decode_head', 'auxiliary_head', 'bbox_head', 'rpn_head'):
+        for name in ('decode_head', 'auxiliary_head', 'bbox_head', 'rpn_head', 'head'):
             head = getattr(model, name, None)
             # Sparse R-CNN's proposals are parameters: nothing is computed for them.
             if isinstance(head, nn.Module) and type(head).__name__ != 'EmbeddingRPNHead':
