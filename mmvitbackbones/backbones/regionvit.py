@@ -272,40 +272,41 @@ class R2LStage(Stage):
         """
         maps = [self.downsample(x) for x in maps]
         size = tuple(maps[0].shape[1:3])
-        tokens = join(*maps, window=self.window)
-        valid = validity(size, self.window, tuple(tokens.shape[1:3]), tokens.device)
+        # What a single window would have beyond the map is not computed.
+        window = tuple(min(self.window, side) for side in size)
+        tokens = join(*maps, window=window)
+        valid = validity(size, window, tokens.device)
         if valid is not None:
             valid = F.pad(valid, (len(maps) - 1, 0), value=True)
         for i, block in enumerate(self.blocks):
-            tokens = self.run(block, tokens, valid)
+            tokens = self.run(block, tokens, window, valid)
             if i == 0 and self.peg is not None:
-                maps = split(tokens, self.window, size)
-                tokens = join(*(self.peg(x) for x in maps), window=self.window)
-        return split(tokens, self.window, size)
+                maps = split(tokens, window, size)
+                tokens = join(*(self.peg(x) for x in maps), window=window)
+        return split(tokens, window, size)
 
 
-def join(local: Tensor, *regional: Tensor, window: int) -> Tensor:
+def join(local: Tensor, *regional: Tensor, window: tuple[int, int]) -> Tensor:
     """Cut local tokens into windows, and put its regional token, if there are any, before each.
 
     Args:
         local (Tensor): (B, H, W, C).
         regional (Tensor): (B, rows, columns, C).
-        window (int): Side M of a window.
+        window (tuple[int, int]): Height and width (h, w) of a window.
 
     Returns:
-        Tensor: (B, rows, columns, R + M * M, C) with R of 0 or 1, zeros where a window reaches
+        Tensor: (B, rows, columns, R + h * w, C) with R of 0 or 1, zeros where a window reaches
         beyond the map.
     """
-    grid = tuple(-(-side // window) for side in local.shape[1:3])
-    windows = partition(local, window, grid)
+    windows = partition(local, window)
     return torch.cat([*(x.unsqueeze(3) for x in regional), windows], dim=3)
 
 
-def split(tokens: Tensor, window: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+def split(tokens: Tensor, window: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, ...]:
     """Undo :func:`join`: the local map of the given size, and the regional tokens."""
-    regional = tokens[:, :, :, : -(window**2)]
-    local = merge(tokens[:, :, :, -(window**2) :], window, size)
-    return local, *regional.unbind(3)
+    count = window[0] * window[1]
+    local = merge(tokens[:, :, :, -count:], window, size)
+    return local, *tokens[:, :, :, :-count].unbind(3)
 
 
 class Downsampling(nn.Module):
@@ -352,18 +353,23 @@ class Encoder(nn.Module):
         self.residual = Residual(drop_path)
         self.ffn = FeedForward(dims, 4 * dims, drop)
 
-    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, window: tuple[int, int], valid: Tensor | None) -> Tensor:
         """Run the encoder.
 
         Args:
-            tokens (Tensor): The tokens of each window, (B, rows, columns, R + M * M, C): R others,
+            tokens (Tensor): The tokens of each window, (B, rows, columns, R + h * w, C): R others,
                 if there are any, then the local ones.
-            valid (Tensor, optional): Boolean, (rows * columns, R + M * M), the tokens on the map.
+            window (tuple[int, int]): Height and width (h, w) of the windows, at most M.
+            valid (Tensor, optional): Boolean, (rows * columns, R + h * w), the tokens on the map.
 
         Returns:
             Tensor: As ``tokens``.
         """
         bias = self.bias()
+        if window != (self.bias.window,) * 2:
+            height, width = window
+            bias = bias.unflatten(1, (self.bias.window, -1)).unflatten(3, (self.bias.window, -1))
+            bias = bias[:, :height, :width, :height, :width].flatten(3).flatten(1, 2)
         # Eq. 3 gives a bias to pairs of local tokens only.
         others = tokens.shape[3] - bias.shape[1]
         bias = F.pad(bias, (others, 0, others, 0))
@@ -392,13 +398,13 @@ class R2LEncoder(Encoder):
         super().__init__(dims, heads, window, drop_path, drop, attn_drop)
         self.norm0 = nn.LayerNorm(dims, eps=1e-6)
 
-    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, window: tuple[int, int], valid: Tensor | None) -> Tensor:
         """Run the encoder; see :meth:`Encoder.forward`, of one regional token a window."""
         regional = tokens[:, :, :, 0]
         y = self.attn(self.norm0(regional).flatten(1, 2)).view_as(regional)
         regional = self.residual(regional, y)
         tokens = torch.cat([regional.unsqueeze(3), tokens[:, :, :, 1:]], dim=3)
-        return super().forward(tokens, valid)
+        return super().forward(tokens, window, valid)
 
 
 def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
