@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from .backbones.vision_longformer import VisionLongformerAttention, local_validity
 from .zoo import Row, Zoo
 
 
@@ -25,15 +27,22 @@ class Complexity(NamedTuple):
         gmacs (float): Multiplications but for ``products``, in thousand millions.
         products (float): The backbone's of queries with keys and of weights with values, which some
             papers leave out, in thousand millions.
+        masked (float): Those of ``products`` with ViL's keys beyond the map, which are masked.
+        depthwise (float): Those of ``gmacs`` that are the backbone's depth-wise convolutions.
     """
 
     params: float
     gmacs: float
     products: float
+    masked: float = 0.0
+    depthwise: float = 0.0
 
 
 def measure(
-    cfg: Config, size: tuple[int, int], boxes: int = 1000, masks: int = 100
+    cfg: Config,
+    size: tuple[int, int],
+    boxes: int = 1000,
+    masks: int = 100,
 ) -> dict[str, Complexity]:
     """Count a model's parameters and multiplications for one image.
 
@@ -53,12 +62,14 @@ def measure(
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = _build(cfg).eval()
     with torch.device('meta'), torch.no_grad(), _plain_deformable_convolutions():
-        maps, backbone = _count(model.backbone, torch.empty(1, 3, *size))
+        with _masked_products(model.backbone) as masked, _DepthwiseConvolutions() as depthwise:
+            maps, backbone = _count(model.backbone, torch.empty(1, 3, *size))
+        backbone = backbone._replace(masked=sum(masked), depthwise=depthwise.gmacs)
         _, rest = _count(_Heads(model, boxes, masks), maps)
     # What is counted with the heads holds the backbone's parameters, too; and Sparse R-CNN's heads
     # have products, but of no attention between pixels.
     gmacs = backbone.gmacs + rest.gmacs + rest.products
-    return dict(backbone=backbone, model=Complexity(rest.params, gmacs, backbone.products))
+    return dict(backbone=backbone, model=backbone._replace(params=rest.params, gmacs=gmacs))
 
 
 def _build(cfg: Config) -> nn.Module:
@@ -129,6 +140,39 @@ def _regions(count: int, channels: int, side: int) -> Tensor:
     return torch.empty(count, channels, side, side)
 
 
+class _DepthwiseConvolutions(TorchDispatchMode):
+    """Counts the multiplications of depth-wise convolutions, in thousand millions."""
+
+    gmacs = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default and args[1].shape[1] == 1:
+            self.gmacs += out.numel() * args[1][0].numel() / 1e9
+        return out
+
+
+@contextmanager
+def _masked_products(backbone: nn.Module) -> Iterator[list[float]]:
+    """Collect, in thousand millions, ViL's products of local queries with keys that are masked."""
+    masked: list[float] = []
+
+    def collect(attn: VisionLongformerAttention, inputs: tuple[Tensor, ...]) -> None:
+        size, dims = tuple(inputs[0].shape[1:3]), inputs[0].shape[3]
+        # Each window has as many queries as tokens, and two products.
+        valid = local_validity(size, attn.window, None, 0, torch.device('cpu'))
+        if valid is not None:
+            masked.append((~valid).sum().item() * attn.window**2 * dims * 2 / 1e9)
+
+    modules = (m for m in backbone.modules() if isinstance(m, VisionLongformerAttention))
+    hooks = [module.register_forward_pre_hook(collect) for module in modules]
+    try:
+        yield masked
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @contextmanager
 def _plain_deformable_convolutions() -> Iterator[None]:
     """Let mmcv's deformable convolutions be counted: theirs know no tensors without data.
@@ -164,7 +208,11 @@ def measure_row(name: str, zoo: Zoo, cfg: Config) -> tuple[float, float]:
     if not convention.semantic:
         cfg.model.roi_head.semantic_head = None
     model = measure(cfg, size, convention.boxes, convention.masks)['model']
-    gmacs = model.gmacs + (model.products if convention.products else 0)
+    gmacs = model.gmacs
+    if convention.products:
+        gmacs += model.products - (0 if convention.beyond_map else model.masked)
+    if not convention.depthwise:
+        gmacs -= model.depthwise
     if not convention.classifier:
         return model.params, gmacs
     dims = cfg.model.neck.in_channels[-1]  # of the last stage

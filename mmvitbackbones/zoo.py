@@ -19,10 +19,12 @@ KINDS = {
         'mask AP (multi-scale)',
     ),
     'Semantic segmentation': ('mIoU', 'mIoU (multi-scale)'),
+    'Image classification': ('top-1',),
 }
 # What configs' names start with: the head's own name, and its kind.
 HEADS = {
     'atss': ('ATSS', 'Object detection'),
+    'cls': ('Classifier', 'Image classification'),
     'cascade_maskrcnn': ('Cascade Mask R-CNN', 'Instance segmentation'),
     'dyhead': ('DyHead', 'Object detection'),
     'htc': ('HTC', 'Instance segmentation'),
@@ -36,6 +38,7 @@ _WITH_EXTRA = "pip install --no-build-isolation 'mmvitbackbones[{}]' (full mmcv 
 # What mmengine misses where a toolbox is not installed: what brings it.
 _REMEDIES = {
     'mmdet': _WITH_EXTRA.format('det'),
+    'mmpretrain': _WITH_EXTRA.format('cls'),
     'mmsegmentation': _WITH_EXTRA.format('seg'),
     'pkg_resources': "pip install 'setuptools<81'",
 }
@@ -52,6 +55,9 @@ class Convention:
         masks (int): Regions that go through the mask heads.
         classifier (bool): Whether the parameters hold the unused classifier and its norm.
         semantic (bool): Whether HTC's semantic branch is counted.
+        beyond_map (bool): Whether products of ViL's queries with keys beyond the map are counted,
+            which are masked.
+        depthwise (bool): Whether the backbone's depth-wise convolutions are counted.
     """
 
     products: bool
@@ -59,6 +65,8 @@ class Convention:
     masks: int = 0
     classifier: bool = False
     semantic: bool = True
+    beyond_map: bool = True
+    depthwise: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os.path as osp
 import sys
 import warnings
@@ -169,6 +170,7 @@ def main() -> None:
     """Show, or check, the configs."""
     args = parse_args()
     warnings.simplefilter('ignore')  # of toolboxes, about their own deprecated parts
+    logging.disable(logging.INFO)  # of models, about how they would be trained
     with plain_errors():
         zoo = read_zoo()
         if args.check:

@@ -17,13 +17,14 @@ METAFILES = 'configs/metafiles'
 MADE_BY = 'Made by tools/make_model_zoo.py from configs/model_zoo.yml: change that file, not this.'
 NOT_OURS = (
     "Accuracies are those that the papers' authors published for their own code and weights. "
-    'Nobody has measured ours on COCO or ADE20K.'
+    'Nobody has measured ours on ImageNet, COCO or ADE20K.'
 )
 # Tasks and data sets as OpenMMLab's metafiles name them, by accuracy.
 RESULTS = {
     'box AP': ('Object Detection', 'COCO'),
     'mask AP': ('Instance Segmentation', 'COCO'),
     'mIoU': ('Semantic Segmentation', 'ADE20K'),
+    'top-1': ('Image Classification', 'ImageNet-1K'),
 }
 
 
@@ -189,6 +190,10 @@ def in_words(head: str, convention: Convention) -> str:
         words += f', {convention.boxes} box and {convention.masks} mask regions'
     if not convention.semantic:
         words += ', without the semantic branch'
+    if not convention.beyond_map:
+        words += ', but for those with keys beyond the map'
+    if not convention.depthwise:
+        words += ', depth-wise convolutions left out'
     if convention.classifier:
         words += ", parameters with the backbone's unused ImageNet classifier"
     return words

@@ -1,0 +1,1 @@
+_base_ = ['mmpretrain::_base_/default_runtime.py', './custom_imports.py']

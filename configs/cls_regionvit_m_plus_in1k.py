@@ -1,0 +1,3 @@
+_base_ = './cls_regionvit_m_in1k.py'
+
+model = dict(backbone=dict(arch='medium_plus'))

@@ -1,0 +1,3 @@
+_base_ = './cls_regionvit_s_in1k.py'
+
+model = dict(backbone=dict(arch='small_plus'))

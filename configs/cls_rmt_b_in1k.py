@@ -1,0 +1,3 @@
+_base_ = './cls_rmt_t_in1k.py'
+
+model = dict(backbone=dict(arch='base', drop_path_rate=0.4))
