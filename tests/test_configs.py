@@ -19,8 +19,9 @@ from mmvitbackbones.zoo import get_config, head_of, read_zoo
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ZOO = read_zoo()
-SEGMENTERS = [name for name in ZOO.rows if name.endswith('k')]
-DETECTORS = [name for name in ZOO.rows if name not in SEGMENTERS]
+CLASSIFIERS = [name for name in ZOO.rows if head_of(name) == 'cls']
+SEGMENTERS = [name for name in ZOO.rows if head_of(name) in ('semfpn', 'upernet')]
+DETECTORS = [name for name in ZOO.rows if name not in (*CLASSIFIERS, *SEGMENTERS)]
 # By family and size: arch, channels, drop path, weights.
 WIDE, NARROW, BASE = [96, 192, 384, 768], [64, 128, 256, 512], [128, 256, 512, 1024]
 BACKBONES = {
@@ -75,7 +76,8 @@ def parts(name):
     """Take a name apart: head, family, size, variant (perhaps ''), schedule."""
     head = head_of(name)
     family, size, variant, schedule = re.fullmatch(
-        r'([a-z]+)_(swin_[ts]|[tsmbl])_?(.*?)_?(\dx|\d+k)', name[len(head) + 1 :]
+        r'([a-z]+)_(swin_[ts]|ti|[mb][dw]|[tsmbl])_?(.*?)_?(\dx|\d+k|in1k|in21k)',
+        name[len(head) + 1 :],
     ).groups()
     return head, family, size, variant, schedule
 
@@ -93,7 +95,7 @@ def read(name):
     return cfg.copy()
 
 
-@pytest.mark.parametrize('name', ZOO.rows)
+@pytest.mark.parametrize('name', [*DETECTORS, *SEGMENTERS])
 def test_backbone(name):
     """RegionViT: Table 2, App. A. Focal: Table 1, Sec. 4. RMT: Table 10, Sec. 4.1. ViL: Table 1.
 
@@ -139,7 +141,7 @@ def test_backbone(name):
 def is_small(name):
     """Whether it is of a small size, and not the same model as another row, trained for longer."""
     longer = name.endswith('_3x') and f'{name[:-3]}_1x' in ZOO.rows
-    return parts(name)[2] in ('t', 's', 'swin_t') and not longer
+    return parts(name)[2] in ('ti', 't', 's', 'swin_t') and not longer
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,111 @@ def test_segmentation_recipe(name):
         assert (poly.power, poly.begin, len(cfg.param_scheduler)) == (0.9, 0, 1)
         decay = 0.05 if family == 'regionvit' else 1e-4
         assert dict(optimizer) == dict(type='AdamW', lr=1e-4, weight_decay=decay)
+
+
+# By family and size: arch, channels, drop path.
+CLASSIFIER_BACKBONES = {
+    ('regionvit', 'ti'): ('tiny', 512, 0.1),
+    ('regionvit', 's'): ('small', 768, 0.1),
+    ('regionvit', 'm'): ('medium', 768, 0.1),
+    ('regionvit', 'b'): ('base', 1024, 0.1),
+    ('focal', 't'): ('tiny', 768, 0.2),
+    ('focal', 's'): ('small', 768, 0.2),
+    ('focal', 'b'): ('base', 1024, 0.3),
+    ('rmt', 't'): ('tiny', 512, 0.1),
+    ('rmt', 's'): ('small', 512, 0.15),
+    ('rmt', 'b'): ('base', 512, 0.4),
+    ('rmt', 'l'): ('large', 640, 0.5),
+    ('rmt', 'swin_t'): ('swin_tiny', 768, 0.1),
+    ('rmt', 'swin_s'): ('swin_small', 768, 0.15),
+    ('vil', 't'): ('tiny', 384, 0.1),
+    ('vil', 's'): ('small', 768, 0.1),
+    ('vil', 'md'): ('medium_deep', 768, 0.1),
+    ('vil', 'mw'): ('medium_wide', 768, 0.1),
+    ('vil', 'bd'): ('base_deep', 768, 0.1),
+    ('vil', 'bw'): ('base_wide', 1024, 0.1),
+}
+
+
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_classifier(name):
+    """Backbone, neck and head, as each paper has them."""
+    _, family, size, variant, schedule = parts(name)
+    arch, dims, drop_path = CLASSIFIER_BACKBONES[family, size]
+    expected = dict(type=TYPES[family], out_indices=(3,), out_norm=None, drop_path_rate=drop_path)
+    expected['arch'] = arch + ('_plus' if 'plus' in variant else '')
+    neck = dict(type='NormAndPool', in_channels=dims)
+    if family == 'regionvit':
+        expected['outputs'] = 'regional'
+    elif family == 'focal':
+        neck['eps'] = 1e-5
+    elif family == 'rmt':
+        neck['type'] = 'ProjectAndPool'
+    else:
+        expected.update(position='ape', shift_mode=1)
+    model = read(name).model.to_dict()
+    if '384' in variant:
+        expected['window_size'] = 24 if 'plus' in variant else 12
+        assert 'in21k' in model['backbone'].pop('init_cfg')['checkpoint']
+    assert model['backbone'] == expected and model['neck'] == neck
+    classes = 21842 if schedule == 'in21k' else 1000
+    head = model['head']
+    assert (head['type'], head['num_classes']) == ('LinearClsHead', classes)
+    assert head['in_channels'] == (1024 if family == 'rmt' else dims)
+    loss = head['loss']
+    assert (loss['type'], loss['label_smooth_val']) == ('LabelSmoothLoss', 0.1)
+    augments = {augment['type']: augment['alpha'] for augment in model['train_cfg']['augments']}
+    assert augments == dict(Mixup=0.8, CutMix=1.0)
+
+
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_classification_recipe(name):
+    """RegionViT: Table A1. Focal: Sec. 4.1. RMT: App. B. ViL: published code."""
+    cfg = read(name)
+    _, family, size, variant, schedule = parts(name)
+    finetuned, side = '384' in variant, 384 if '384' in variant else 224
+    train = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert train['RandomResizedCrop'].scale == side
+    rand_augment = train['RandAugment']
+    assert (rand_augment.num_policies, rand_augment.magnitude_level) == (2, 9)
+    assert ('RandomErasing' in train) == (family != 'focal')
+    if 'RandomErasing' in train:
+        assert train['RandomErasing'].erase_prob == 0.25
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        test = {step.type: step for step in loader.dataset.pipeline}
+        assert test['ResizeEdge'].scale == (384 if finetuned else 256)
+        assert test['CenterCrop'].crop_size == side
+    assert cfg.val_evaluator.topk == (1, 5)
+    repeated = family == 'regionvit' and size != 'ti'
+    sampler = 'RepeatAugSampler' if repeated else 'DefaultSampler'
+    assert cfg.train_dataloader.sampler.type == sampler
+
+    rate, decay, epochs, warmup, batch = dict(
+        regionvit=(4e-3, 0.05, 300, 50, 4096),
+        focal=(1e-3, 0.05, 300, 20, 1024),
+        rmt=(1e-3, 0.05, 300, 5, 1024),
+        vil=(5e-4, 0.05, 300, 20, 1024),
+    )[family]
+    if schedule == 'in21k':
+        rate, decay, epochs, warmup = 1e-3, 0.01, 120, 5
+    elif finetuned:
+        rate, decay, epochs, warmup, batch = 2e-4, 1e-8, 30, 0, 1024
+    gpus = 32 if family == 'regionvit' else 8
+    assert cfg.train_dataloader.batch_size * gpus == cfg.auto_scale_lr.base_batch_size == batch
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('AdamW', pytest.approx(rate))
+    assert optimizer.weight_decay == decay and cfg.train_cfg.max_epochs == epochs
+    *rise, cosine = cfg.param_scheduler
+    assert cosine.type == 'CosineAnnealingLR' and cosine.get('begin', 0) == warmup
+    assert [step.end for step in rise] == ([warmup] if warmup else [])
+    if family in ('regionvit', 'focal') and warmup:
+        assert rise[0].start_factor * rate == pytest.approx(1e-5 if family == 'focal' else 1e-6)
+    clip = cfg.optim_wrapper.get('clip_grad')
+    assert (clip and clip.max_norm) == (5.0 if family in ('focal', 'vil') else None)
+    hooks = {hook.type: hook for hook in cfg.get('custom_hooks', [])}
+    assert set(hooks) == dict(rmt={'EMAHook'}, vil={'RandomShiftHook'}).get(family, set())
+    if family == 'vil':
+        assert hooks['RandomShiftHook'].fraction == 0.75
 
 
 @pytest.mark.parametrize('name', [*SMALLEST, 'dyhead_focal_l_2x'])
