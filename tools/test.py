@@ -1,4 +1,4 @@
-"""Evaluate a detector or segmenter: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Evaluate a detector, segmenter or classifier: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import os.path as osp
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
-from mmvitbackbones.checkpoints import read_checkpoint
+from mmvitbackbones.checkpoints import is_published_classifier, load_published, read_checkpoint
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
@@ -27,9 +28,9 @@ from mmvitbackbones.running import (
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Evaluate a detector or segmenter')
+    parser = argparse.ArgumentParser(description='Evaluate a detector, segmenter or classifier')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help="checkpoint file; a classifier's may be as published")
     add_common_arguments(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle file')
     parser.add_argument(
@@ -63,12 +64,14 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
         hook = cfg.default_hooks.get('visualization')
         if hook is None:
             raise ValueError('--show-dir needs a visualization hook in default_hooks')
-        hook.draw = True
-        if cfg.get('default_scope') == 'mmdet':
-            hook.test_out_dir = osp.abspath(args.show_dir)  # else a folder in the work folder
+        folder, scope = osp.abspath(args.show_dir), cfg.get('default_scope')
+        if scope == 'mmdet':
+            hook.update(draw=True, test_out_dir=folder)  # else a folder in the work folder
+        elif scope == 'mmpretrain':
+            hook.update(enable=True, interval=1, out_dir=folder)
         else:
-            hook.interval = 1
-            cfg.visualizer.save_dir = osp.abspath(args.show_dir)
+            hook.update(draw=True, interval=1)
+            cfg.visualizer.save_dir = folder
 
 
 def main() -> None:
@@ -81,10 +84,15 @@ def main() -> None:
         if not args.demo:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)
-        check_fit(runner.model, checkpoint, args.checkpoint)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if is_published_classifier(model, checkpoint):
+            load_published(model, checkpoint)
+            runner._load_from = None  # mmengine would look for our names in it
+        else:
+            check_fit(model, checkpoint, args.checkpoint)
         del checkpoint
         if args.demo:
-            make_demo_data()
+            make_demo_data(cfg)
     runner.test()
 
 

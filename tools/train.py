@@ -1,4 +1,4 @@
-"""Train a detector or segmenter: ``python tools/train.py CONFIG``."""
+"""Train a detector, segmenter or classifier: ``python tools/train.py CONFIG``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mmvitbackbones.running import (
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train a detector or segmenter')
+    parser = argparse.ArgumentParser(description='Train a detector, segmenter or classifier')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
@@ -85,7 +85,7 @@ def main() -> None:
                 check_overlap(model, checkpoint, cfg.load_from)
         del checkpoint
         if args.demo:
-            make_demo_data()
+            make_demo_data(cfg)
     runner.train()
 
 

@@ -1,6 +1,6 @@
 """Published weights: recognise, rename, resize, report; and safe reading of files."""
 
-from .published import LoadReport, load_published
+from .published import LoadReport, is_published_classifier, load_published
 from .reading import (
     UnreadableCheckpointError,
     allow_mmengine_classes,
@@ -12,6 +12,7 @@ __all__ = [
     'LoadReport',
     'UnreadableCheckpointError',
     'allow_mmengine_classes',
+    'is_published_classifier',
     'load_published',
     'read_checkpoint',
     'use_safe_loading',

@@ -127,6 +127,13 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     return report
 
 
+def is_published_classifier(model: nn.Module, checkpoint: Mapping) -> bool:
+    """Whether a model is a classifier and a checkpoint has the published names of such a one."""
+    family = FAMILIES.get(type(getattr(model, 'backbone', None)).__name__)
+    is_classifier = type(model).__name__ == 'ImageClassifier'
+    return bool(is_classifier and family and family.recognise(tensors_of(checkpoint)))
+
+
 def _fill(
     backbone: nn.Module, family: ModuleType, tensors: Mapping, report: LoadReport
 ) -> tuple[dict[str, Tensor], list[str]]:

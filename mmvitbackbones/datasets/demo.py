@@ -1,4 +1,4 @@
-"""Turn any config into one that runs on the digit scenes, on a CPU."""
+"""Turn any config into one that runs on handwritten digits, or scenes of them, on a CPU."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from mmengine.logging import print_log
 
 from ..running.nodes import dicts
 from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
+from .digits import SIDE as DIGIT_SIDE
 
 # What a config may set in a dict named ``demo``, and what holds where it does not.
 DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
 SIZE = 256  # pixels; scenes are resized to fit a square of this side
 
 
-def use_demo_data(cfg: Config, root: str) -> None:
-    """Point a detection or segmentation config at the digit scenes.
+def use_demo_data(cfg: Config, root: str, digits: str = 'data/demo_digits') -> None:
+    """Point a detection or segmentation config at the digit scenes, a classifier at the digits.
 
     Data, image size, classes, schedule and the number of proposals become those of the demo; the
     model stays the config's. A dict named ``demo`` in the config overrides :data:`DEFAULTS`.
@@ -24,9 +25,10 @@ def use_demo_data(cfg: Config, root: str) -> None:
     Args:
         cfg (Config): The config, changed in place.
         root (str): Folder that :func:`make_digit_scenes` wrote.
+        digits (str): Folder that :func:`make_digits` wrote.
 
     Raises:
-        ValueError: If the config is neither of mmdet nor of mmseg, or ``demo`` has unknown keys.
+        ValueError: If the config is of another toolbox, or ``demo`` has unknown keys.
     """
     settings = _settings(cfg.get('demo', {}))
     scope = cfg.get('default_scope')
@@ -36,8 +38,13 @@ def use_demo_data(cfg: Config, root: str) -> None:
     elif scope == 'mmseg':
         train, val, metric = _segmentation_data(cfg, root)
         classes = len(SEMANTIC_CLASSES)
+    elif scope == 'mmpretrain':
+        train, val, metric = _classification_data(cfg, digits)
+        classes = len(CLASSES)
     else:
-        raise ValueError(f'--demo runs configs of mmdet and mmseg, got default_scope={scope!r}')
+        raise ValueError(
+            f'--demo runs configs of mmdet, mmseg and mmpretrain, got default_scope={scope!r}'
+        )
     _set_classes(cfg.model, classes)
     _cheaper_proposals(cfg.model)
     _set_data(cfg, train, val, metric, settings['batch_size'])
@@ -144,6 +151,25 @@ def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     metric = dict(type='IoUMetric', iou_metrics=['mIoU'])
     train = dataset('training', labels, resizes[1])
     return train, dataset('validation', resizes[1], labels), metric
+
+
+def _classification_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+    cfg.data_preprocessor = dict(cfg.get('data_preprocessor') or {}, num_classes=len(CLASSES))
+
+    def dataset(split: str, *steps: dict) -> dict:
+        return dict(
+            type='CustomDataset',
+            data_root=root,
+            data_prefix=split,
+            pipeline=[dict(type='LoadImageFromFile'), *steps, dict(type='PackInputs')],
+        )
+
+    # Mirrored digits are no digits: no flips.
+    crop = dict(type='RandomResizedCrop', scale=DIGIT_SIDE, crop_ratio_range=(0.6, 1.0))
+    for hook in cfg.get('custom_hooks', []):
+        if hook.type == 'EMAHook':  # else the average would still be what training started from
+            hook.momentum = 0.05
+    return dataset('training', crop), dataset('validation'), dict(type='Accuracy', topk=(1, 5))
 
 
 def _resizes(keep_ratio: bool) -> list[dict]:

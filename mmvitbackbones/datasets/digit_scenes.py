@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
+
+from .once import make_once
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SEMANTIC_CLASSES = ('background', *CLASSES)
@@ -174,42 +175,13 @@ def make_digit_scenes(
     for name, least in dict(num_train=1, num_val=1, size=128, seed=0).items():
         if not isinstance(meta[name], int) or meta[name] < least:
             raise ValueError(f'{name} must be an integer of at least {least}, got {meta[name]!r}')
-    folder = Path(root).resolve()
-    if _holds_scenes(folder, meta):
-        return root
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as temporary:
-        unfinished = Path(temporary) / folder.name
+
+    def write(folder: Path) -> None:
         for split, count in zip(SPLITS, (num_train, num_val)):
             print(f'Drawing {count} {split} scenes for {root}', flush=True)
-            _write_split(unfinished, split, count, size, seed)
-        (unfinished / 'meta.json').write_text(json.dumps(meta))
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            # Another process may have finished the same scenes in the meantime.
-            if not _holds_scenes(folder, meta):
-                raise
-    return root
+            _write_split(folder, split, count, size, seed)
 
-
-def _holds_scenes(folder: Path, meta: dict) -> bool:
-    """Whether ``folder`` holds the scenes of ``meta``; False if there is nothing in it."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    try:
-        found = json.loads((folder / 'meta.json').read_text())
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f'{folder} is there but does not hold digit scenes: '
-            'move it away, or choose another root'
-        ) from None
-    if found != meta:
-        raise FileExistsError(
-            f'{folder} holds other digit scenes (made with {found}, asked for {meta}): '
-            'move it away, or choose another root'
-        )
-    return True
+    return make_once(root, meta, write, 'digit scenes')
 
 
 def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
@@ -224,8 +196,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
         image, owner, placed = draw_scene(glyphs, rng, size)
         name = f'{index:06d}'
         semantic = np.array([1, *(glyph.label + 2 for glyph in placed)], np.uint8)[owner]
-        _write_image(image_folder / f'{name}.jpg', image)
-        _write_image(map_folder / f'{name}.png', semantic)
+        write_image(image_folder / f'{name}.jpg', image)
+        write_image(map_folder / f'{name}.png', semantic)
         height, width = owner.shape
         # COCO's evaluation takes an id of 0 for "none", hence ids from 1.
         images.append(dict(id=index + 1, file_name=f'{name}.jpg', height=height, width=width))
@@ -237,7 +209,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
 
 
-def _write_image(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image; a full disk is an error."""
     # cv2.imwrite would only return False on a full disk.
     _, encoded = cv2.imencode(path.suffix, image)  # JPEG quality 95 by default
     path.write_bytes(encoded.tobytes())

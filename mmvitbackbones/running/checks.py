@@ -25,9 +25,19 @@ _ADE_LAYOUT = """\
     images/validation/*.jpg
     annotations/training/*.png
     annotations/validation/*.png"""
+_IMAGENET_LAYOUT = """\
+  {root}/
+    train/n01440764/*.JPEG
+    val/n01440764/*.JPEG
+or, with meta/train.txt and meta/val.txt (lines such as 'ILSVRC2012_val_00000001.JPEG 65'),
+  {root}/
+    train/*.JPEG
+    val/*.JPEG"""
 _LAYOUTS = {
     'CocoDataset': ('COCO 2017', _COCO_LAYOUT),
     'ADE20KDataset': ('ADE20K', _ADE_LAYOUT),
+    'ImageNet': ('ImageNet-1K', _IMAGENET_LAYOUT),
+    'ImageNet21k': ('ImageNet-21K', _IMAGENET_LAYOUT),
 }
 # Where the papers' authors publish their weights, by the type of the backbone.
 _SOURCES = {
@@ -57,7 +67,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
                 f'InstaBoost, of {loader}, needs a package: pip install instaboostfast'
             )
         for dataset in parts:
-            if 'data_prefix' not in dataset:
+            if 'data_prefix' not in dataset and 'split' not in dataset:
                 continue
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
             if missing:
@@ -148,7 +158,9 @@ def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
 def _paths(dataset: Mapping) -> list[str]:
     """The files and folders a data set reads."""
     root = dataset.get('data_root') or ''
-    parts = [dataset.get('ann_file') or '', *dataset['data_prefix'].values()]
+    prefix = dataset.get('data_prefix') or dataset['split']  # mmpretrain's may be a word
+    prefixes = prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    parts = [dataset.get('ann_file') or '', *prefixes]
     return [osp.join(root, part) for part in parts if part]
 
 
@@ -159,7 +171,8 @@ def _holds_something(path: str) -> bool:
 
 def _explain(dataset: Mapping, missing: list[str]) -> str:
     root = (dataset.get('data_root') or '.').rstrip('/')
-    maps = dataset['data_prefix'].get('seg')
+    prefix = dataset.get('data_prefix')
+    maps = prefix.get('seg') if isinstance(prefix, Mapping) else None
     lines = []
     if maps and missing == [osp.join(dataset.get('data_root') or '', maps)]:
         lines.append(f"COCO-stuff's maps are not there. Missing or empty: {missing[0]}.")

@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, use_safe_loading
-from .config import DEMO_ROOT
+from .config import DEMO_DIGITS, DEMO_ROOT
 
 _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
 
@@ -26,7 +26,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--demo',
         action='store_true',
-        help=f'run on scenes of real handwritten digits, made in {DEMO_ROOT}: no download',
+        help='run on real handwritten digits, classifiers one by one, others on scenes of them: '
+        f'made in {DEMO_ROOT} or {DEMO_DIGITS}, no download',
     )
     parser.add_argument(
         '--data-root',
@@ -83,14 +84,20 @@ def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def make_demo_data() -> None:
-    """Make the digit scenes where they are not there yet; one process of each machine does.
+def make_demo_data(cfg: Config) -> None:
+    """Make the demo's data where they are not there yet; one process of each machine does.
+
+    Args:
+        cfg (Config): The config; classifiers see digits, others scenes of digits.
 
     Raises:
         ValueError: If there is something else in their folder.
     """
-    from ..datasets import make_digit_scenes
+    from ..datasets import make_digit_scenes, make_digits
 
     if get_local_rank() == 0:
-        make_digit_scenes(DEMO_ROOT)
+        if cfg.default_scope == 'mmpretrain':
+            make_digits(DEMO_DIGITS)
+        else:
+            make_digit_scenes(DEMO_ROOT)
     barrier()

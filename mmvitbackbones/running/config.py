@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 from .nodes import dicts
 
-DEMO_ROOT = 'data/demo'
+DEMO_ROOT = 'data/demo'  # scenes of digits
+DEMO_DIGITS = 'data/demo_digits'  # one by one
 
 
 def load_config(
@@ -48,7 +49,7 @@ def load_config(
         from ..datasets.demo import drop_absent_weights, use_demo_data
 
         cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.split('.')[0] == 'demo'})
-        use_demo_data(cfg, DEMO_ROOT)
+        use_demo_data(cfg, DEMO_ROOT, DEMO_DIGITS)
         if not any(option.startswith('model.backbone.init_cfg') for option in cfg_options):
             drop_absent_weights(cfg.model)
     if data_root:

@@ -14,8 +14,8 @@ pytest.importorskip('mmdet')
 import cv2
 from narrow_configs import narrow_config
 
+from mmvitbackbones.datasets import make_digit_scenes
 from mmvitbackbones.datasets.demo import use_demo_data
-from mmvitbackbones.running import make_demo_data
 
 ROOT = Path(__file__).parents[2]
 ONE_STEP = {'demo.max_iters': 1, 'demo.log_interval': 1, 'demo.batch_size': 1}
@@ -25,7 +25,7 @@ ONE_STEP = {'demo.max_iters': 1, 'demo.log_interval': 1, 'demo.batch_size': 1}
 def at_root(monkeypatch):
     """The demo's data are in the folder one is in; threads would spin on tiny operations."""
     monkeypatch.chdir(ROOT)
-    make_demo_data()
+    make_digit_scenes('data/demo')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -198,10 +198,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         write(path, image)
 
-    write = digit_scenes._write_image
+    write = digit_scenes.write_image
     root = tmp_path / 'demo'
     with monkeypatch.context() as patch:
-        patch.setattr(digit_scenes, '_write_image', fail_midway)
+        patch.setattr(digit_scenes, 'write_image', fail_midway)
         with pytest.raises(error):
             make_digit_scenes(str(root), 3, 1)
     assert written[0].parent.parent.parent.name == 'demo' and list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmdet')
+pytest.importorskip('mmpretrain')
 pytest.importorskip('mmseg')
 
 from mmvitbackbones.zoo import get_config, head_of, read_zoo
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 ALWAYS = {
     *('retinanet_focal_t_1x', 'maskrcnn_vil_t_3x', 'cascade_maskrcnn_rmt_s_3x'),
     *('htc_regionvit_s_1x', 'atss_focal_t_3x', 'sparsercnn_focal_t_3x', 'dyhead_focal_l_2x'),
-    *('semfpn_rmt_t_80k', 'upernet_vil_s_160k'),
+    *('semfpn_rmt_t_80k', 'upernet_vil_s_160k', 'cls_regionvit_ti_in1k'),
 }
 
 
@@ -56,6 +57,7 @@ def test_a_training_step_and_an_evaluation(name, train, tmp_path, monkeypatch):
     (log,) = tmp_path.glob('*/vis_data/scalars.json')
     step, evaluation = map(json.loads, log.read_text().splitlines())
     assert math.isfinite(step['loss'])
-    metric = 'mIoU' if name.endswith('k') else 'coco/bbox_mAP'
+    metrics = dict(cls='accuracy/top1', semfpn='mIoU', upernet='mIoU')
+    metric = metrics.get(head_of(name), 'coco/bbox_mAP')
     assert 0 <= evaluation[metric] <= 100
     assert ('coco/segm_mAP' in evaluation) == ('maskrcnn' in name or 'htc' in name)

@@ -1,0 +1,20 @@
+# A narrow classifier for --demo: digits are told apart without Mixup and label smoothing.
+_base_ = './cls_vil_t_in1k.py'
+
+model = dict(
+    backbone=dict(
+        arch=dict(
+            _delete_=True,
+            dims=[32, 64, 128, 256],
+            heads=[1, 2, 4, 8],
+            depths=[1, 1, 2, 1],
+        ),
+        drop_path_rate=0.0,
+        pretrain_img_size=64,
+    ),
+    neck=dict(in_channels=256),
+    head=dict(in_channels=256, loss=dict(label_smooth_val=0.05)),
+    train_cfg=None,
+)
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1.0))
+demo = dict(max_iters=300, batch_size=64, warmup=30, log_interval=50)
