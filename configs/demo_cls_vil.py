@@ -16,5 +16,5 @@ model = dict(
     head=dict(in_channels=256, loss=dict(label_smooth_val=0.05)),
     train_cfg=None,
 )
-optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1.0))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 demo = dict(max_iters=300, batch_size=64, warmup=30, log_interval=50)

@@ -44,6 +44,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmvitbackbones.zoo import get_config
+
 TOOLBOXES = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
 MEMORY_MEANING = {
     'cpu': 'peak of live memory (the ratio to quote) / the same with the holes of the heap / '
@@ -63,12 +65,31 @@ def one_line(error: Exception) -> str:
     return ' '.join(str(error).split()) or type(error).__name__
 
 
+CLASSIFIER = 'mmpretrain.ImageClassifier'
+
+
+def config_of(name: str) -> Config:
+    """Return the config of what is measured: a backbone's type, or a whole classifier's model.
+
+    Raises:
+        BenchmarkError: As :func:`find_backbone`; or there is no such classifier.
+    """
+    if not name.startswith('cls_'):
+        find_backbone(name)
+        return Config(dict(type=name))
+    find_backbone(CLASSIFIER)
+    try:
+        return Config(dict(get_config(name).model.to_dict(), type=CLASSIFIER))
+    except ValueError as error:
+        raise BenchmarkError(one_line(error)) from error
+
+
 def find_backbone(name: str) -> None:
     """Import what registers a backbone, and check that it does.
 
     Args:
         name: A backbone of mmvitbackbones ('RegionViT'), or with its scope one of a toolbox
-            ('mmdet.SwinTransformer').
+            ('mmdet.SwinTransformer'), or mmpretrain's classifier.
 
     Raises:
         BenchmarkError: Scope, toolbox or name unknown; the message says what is allowed.
@@ -77,7 +98,8 @@ def find_backbone(name: str) -> None:
     if scope and scope not in TOOLBOXES:
         raise BenchmarkError(f"no scope '{scope}' for '{name}': allowed are {', '.join(TOOLBOXES)}")
     package = scope or 'mmvitbackbones'
-    home = f'{scope}.models.backbones' if scope else 'mmvitbackbones.backbones'
+    part = 'classifiers' if name == CLASSIFIER else 'backbones'
+    home = f'{scope}.models.{part}' if scope else 'mmvitbackbones.backbones'
     try:
         importlib.import_module(home)
     # Toolboxes assert on the versions of mmcv and mmengine while they are imported.
@@ -341,7 +363,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     scopes, has = ', '.join(TOOLBOXES), ' (default: %(default)s)'
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     dtypes = ('float32', 'bfloat16', 'float16')
-    add('backbone', help='such as RegionViT; with its scope, one of a toolbox')
+    add(
+        'backbone',
+        help='such as RegionViT; with its scope, one of a toolbox; or a classifier such as '
+        'cls_regionvit_s_in1k, its neck and head included',
+    )
     add('--arch', help="size of the backbone, such as small (default: the backbone's own)")
     add('--cfg-options', help='further options of the backbone', **pairs)
     add('--vs', metavar='TYPE', help=f'rival of {scopes}, such as mmdet.SwinTransformer')
@@ -385,8 +411,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         asked['rival'] = (args.vs, args.vs_options)
     configs = {}
     for role, (name, options) in asked.items():
-        find_backbone(name)
-        config = Config(dict(type=name))
+        config = config_of(name)
         try:
             config.merge_from_dict(options)
         except TypeError as error:
