@@ -24,8 +24,8 @@ KINDS = {
 # What configs' names start with: the head's own name, and its kind.
 HEADS = {
     'atss': ('ATSS', 'Object detection'),
-    'cls': ('Classifier', 'Image classification'),
     'cascade_maskrcnn': ('Cascade Mask R-CNN', 'Instance segmentation'),
+    'cls': ('Classifier', 'Image classification'),
     'dyhead': ('DyHead', 'Object detection'),
     'htc': ('HTC', 'Instance segmentation'),
     'maskrcnn': ('Mask R-CNN', 'Instance segmentation'),

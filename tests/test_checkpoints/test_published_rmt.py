@@ -343,7 +343,7 @@ def test_the_log_is_short(log):
     assert lines[0] == f'{start}, {len(report.loaded)} tensors loaded'
     assert lines[1] == '  new: out_norms.*.weight, out_norms.*.bias'
     assert lines[2].startswith(
-        '  unused: layers.*.Relpos.angle, layers.*.Relpos.decay, proj.weight'
+        '  unused: layers.*.Relpos.angle, layers.*.Relpos.decay, aux_head.weight'
     )
     assert len(lines) == 3 and len(lines[2]) < 300
 

@@ -69,7 +69,7 @@ def test_deformable_convolutions_count_as_plain_ones():
     with torch.no_grad(), _plain_deformable_convolutions():
         y, counted = _count(conv, x, offset, mask)
     assert y.shape == (1, 6, 8, 10)
-    assert counted == ((6 * 4 * 9 + 6) / 1e6, 8 * 10 * 6 * 4 * 9 / 1e9, 0)
+    assert counted[:3] == ((6 * 4 * 9 + 6) / 1e6, 8 * 10 * 6 * 4 * 9 / 1e9, 0)
     # Then they are themselves again: nothing is seen through a mask of zeros.
     x = torch.randn(1, 4, 8, 10)
     conv = ModulatedDeformConv2d(4, 6, 3, padding=1, bias=False)
@@ -83,7 +83,7 @@ def test_products_are_told_apart():
 
     with torch.device('meta'):
         _, counted = _count(Attention(), torch.empty(2, 5, 3), torch.empty(2, 7, 3))
-    assert counted == (0, 2 * 5 * 7 * 3 / 1e9, 2 * 5 * 7 * 3 / 1e9)
+    assert counted[:3] == (0, 2 * 5 * 7 * 3 / 1e9, 2 * 5 * 7 * 3 / 1e9)
 
 
 def test_shows_a_config_of_ones_own(run, tmp_path):

@@ -28,7 +28,7 @@ def test_page_and_metafiles_of_this_repository_are_up_to_date():
 def test_page(root):
     page = (root / 'docs' / 'model_zoo.md').read_text()
     head, section = page.split('## Some Net\n')
-    assert 'Nobody has measured ours on COCO or ADE20K.' in head
+    assert 'Nobody has measured ours on ImageNet, COCO or ADE20K.' in head
     lines = section.splitlines()
     assert lines[1].startswith('[Some: Net](https://example.org/some), 2021; `type=')
     assert 'Published with its code.' in lines
