@@ -1,4 +1,4 @@
-"""Parameters and multiplications of detectors and segmenters, without running them."""
+"""Parameters and multiplications of whole models, without running them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def measure(
     Nothing is computed: tensors have shapes only.
 
     Args:
-        cfg (Config): A config of mmdetection or mmsegmentation.
+        cfg (Config): A config of mmdetection, mmsegmentation or mmpretrain.
         size (tuple[int, int]): Height and width of the image in pixels.
         boxes (int): Regions that go through the box heads of a two-stage detector. Sparse R-CNN's
             are its proposals.

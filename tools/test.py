@@ -10,7 +10,6 @@ import os.path as osp
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
 from mmvitbackbones.checkpoints import is_published_classifier, load_published, read_checkpoint
@@ -84,7 +83,7 @@ def main() -> None:
         if not args.demo:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = getattr(runner.model, 'module', runner.model)
         if is_published_classifier(model, checkpoint):
             load_published(model, checkpoint)
             runner._load_from = None  # mmengine would look for our names in it

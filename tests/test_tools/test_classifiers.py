@@ -1,9 +1,6 @@
 """Classifiers through the tools, on data in ImageNet's layout and on the demo's."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import golden_cases
@@ -13,20 +10,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(tool, *arguments, options=()):
-    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
-    if options:
-        command += ['--cfg-options', *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def succeed(*arguments, **kwargs):
-    done = run(*arguments, **kwargs)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+from running_tools import run, succeed
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,6 @@
 """Counting by the tool, and the comparison with what is published."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,19 +9,15 @@ from torch import nn
 pytest.importorskip('mmdet')
 
 from narrow_configs import narrow_config
+from running_tools import ROOT, load
 
 from mmvitbackbones.complexity import _count, _plain_deformable_convolutions, disagreements
 from mmvitbackbones.zoo import Row
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('complexity', ROOT / 'tools/complexity.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load('complexity').main
 
 
 @pytest.fixture

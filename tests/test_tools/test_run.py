@@ -4,9 +4,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +11,8 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-ROOT = Path(__file__).parents[2]
+from running_tools import ROOT, run, succeed
+
 NARROW = """
         arch=dict(
             _delete_=True, stem='3-conv', dims=[16, 16, 32, 32], heads=[1, 1, 2, 2],
@@ -47,19 +45,6 @@ NARROW_RMT = f"""
         init_cfg=None,
 """
 FEW_SCENES = ['val_dataloader.dataset.indices=6', 'test_dataloader.dataset.indices=6']
-
-
-def run(tool, *arguments, options=()):
-    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
-    if options:
-        command += ['--cfg-options', *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def succeed(*arguments, **kwargs):
-    done = run(*arguments, **kwargs)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')

@@ -3,11 +3,9 @@
 Without ``-m ''`` only one for each head and for each family is run.
 """
 
-import importlib.util
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +13,10 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmseg')
 
+from running_tools import ROOT, load
+
 from mmvitbackbones.zoo import get_config, head_of, read_zoo
 
-ROOT = Path(__file__).parents[2]
 ALWAYS = {
     *('retinanet_focal_t_1x', 'maskrcnn_vil_t_3x', 'cascade_maskrcnn_rmt_s_3x'),
     *('htc_regionvit_s_1x', 'atss_focal_t_3x', 'sparsercnn_focal_t_3x', 'dyhead_focal_l_2x'),
@@ -28,10 +27,7 @@ ALWAYS = {
 @pytest.fixture(scope='module')
 def train():
     """The tool's main function, so that the toolboxes are imported once for all configs."""
-    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools/train.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load('train').main
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 import pickle
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 pytest.importorskip('mmdet')
 
 from narrow_configs import narrow_config
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments):
-    command = [sys.executable, 'tools/test.py', *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+from running_tools import succeed
 
 
 def save(cfg, folder):
@@ -34,11 +25,10 @@ def save(cfg, folder):
 
 def evaluate(files, folder):
     arguments = [*files, '--demo', '--tta', '--work-dir', folder, '--out', folder / 'found.pkl']
-    options = ['--show-dir', folder / 'shown', '--cfg-options', 'test_dataloader.dataset.indices=2']
-    done = run(*arguments, *options)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'missing keys' not in done.stdout + done.stderr
-    return done.stdout + done.stderr, pickle.loads((folder / 'found.pkl').read_bytes())
+    arguments += ['--show-dir', folder / 'shown']
+    log = succeed('test', *arguments, options=['test_dataloader.dataset.indices=2'])
+    assert 'missing keys' not in log
+    return log, pickle.loads((folder / 'found.pkl').read_bytes())
 
 
 def test_boxes_and_masks(tmp_path):

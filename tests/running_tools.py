@@ -1,0 +1,31 @@
+"""The tools as a user runs them, or as modules of this process."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tool, *arguments, options=()):
+    """Run ``tools/TOOL.py`` in a process of its own."""
+    command = [sys.executable, f'tools/{tool}.py', *map(str, arguments)]
+    if options:
+        command += ['--cfg-options', *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def succeed(*arguments, **kwargs):
+    """Run a tool that must succeed; return what it printed."""
+    done = run(*arguments, **kwargs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def load(tool):
+    """Import ``tools/TOOL.py``."""
+    spec = importlib.util.spec_from_file_location(tool, ROOT / 'tools' / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
