@@ -1,8 +1,6 @@
 """What the tools say, before anything starts, about what cannot work."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import golden_cases
 import pytest
@@ -10,7 +8,8 @@ import torch
 
 pytest.importorskip('mmdet')
 
-ROOT = Path(__file__).parents[2]
+from running_tools import ROOT, load
+
 MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
 UPERNET = 'configs/upernet_focal_t_160k.py'
 WEIGHTS = ('--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=absent.pth')
@@ -21,14 +20,12 @@ def tool(monkeypatch, capsys, tmp_path):
     """Run a tool's main() in an empty folder; returns its exit code and message."""
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        main = load(name).main
         arguments = [str(ROOT / a) if str(a).startswith('configs/') else str(a) for a in arguments]
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *arguments])
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as stopped:
-            module.main()
+            main()
         return stopped.value.code, capsys.readouterr().err
 
     return run
