@@ -1,5 +1,4 @@
-# As many regional tokens as at 224 x 224 (Appendix A.1). Starts from ImageNet-21K; the name of the
-# weights is ours.
+# As many regional tokens as at 224 x 224 (Appendix A.1), from ImageNet-21K.
 _base_ = [
     '_base_/models/classifier.py',
     '_base_/datasets/imagenet_384.py',
@@ -16,7 +15,9 @@ model = dict(
         out_norm=None,
         drop_path_rate=0.1,
         window_size=12,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/RegionViT-B-in21k.pth'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='work_dirs/cls_regionvit_b_in21k/epoch_120.pth'
+        ),
     ),
     neck=dict(in_channels=1024),
     head=dict(in_channels=1024),

@@ -1,19 +1,3 @@
-_base_ = [
-    '_base_/models/classifier.py',
-    '_base_/datasets/imagenet21k_224.py',
-    '_base_/schedules/adamw_cls_120e_4096.py',
-    '_base_/default_runtime_cls.py',
-]
+_base_ = './cls_regionvit_b_in21k.py'
 
-model = dict(
-    backbone=dict(
-        type='RegionViT',
-        arch='base_plus',
-        outputs='regional',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.1,
-    ),
-    neck=dict(in_channels=1024),
-    head=dict(num_classes=21842, in_channels=1024),
-)
+model = dict(backbone=dict(arch='base_plus'))

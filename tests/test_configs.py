@@ -409,9 +409,11 @@ def test_classifier(name):
     model = read(name).model.to_dict()
     if '384' in variant:
         expected['window_size'] = 24 if 'plus' in variant else 12
-        assert 'in21k' in model['backbone'].pop('init_cfg')['checkpoint']
+        file = Path(model['backbone'].pop('init_cfg')['checkpoint'])
+        assert file.parts[:2] == ('work_dirs', name.replace('384_in1k', 'in21k'))
+        assert file.stem == f'epoch_{read(file.parts[1]).train_cfg.max_epochs}'
     assert model['backbone'] == expected and model['neck'] == neck
-    classes = 21842 if schedule == 'in21k' else 1000
+    classes = 21841 if schedule == 'in21k' else 1000
     head = model['head']
     assert (head['type'], head['num_classes']) == ('LinearClsHead', classes)
     assert head['in_channels'] == (1024 if family == 'rmt' else dims)
@@ -434,11 +436,15 @@ def test_classification_recipe(name):
     assert ('RandomErasing' in train) == (family != 'focal')
     if 'RandomErasing' in train:
         assert train['RandomErasing'].erase_prob == 0.25
-    for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        test = {step.type: step for step in loader.dataset.pipeline}
-        assert test['ResizeEdge'].scale == (384 if finetuned else 256)
-        assert test['CenterCrop'].crop_size == side
-    assert cfg.val_evaluator.topk == (1, 5)
+    if schedule == 'in21k':  # which has no validation images
+        assert cfg.val_dataloader is cfg.val_evaluator is cfg.val_cfg is None
+        assert cfg.test_dataloader is cfg.test_evaluator is cfg.test_cfg is None
+    else:
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            test = {step.type: step for step in loader.dataset.pipeline}
+            assert test['ResizeEdge'].scale == (384 if finetuned else 256)
+            assert test['CenterCrop'].crop_size == side
+        assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1, 5)
     repeated = family == 'regionvit' and size != 'ti'
     sampler = 'RepeatAugSampler' if repeated else 'DefaultSampler'
     assert cfg.train_dataloader.sampler.type == sampler

@@ -47,8 +47,11 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     """Carry the options of the command line into the config.
 
     Raises:
-        ValueError: If --out has another ending, the config cannot draw, or --tta lacks settings.
+        ValueError: If the config has no data to be tested on, --out has another ending, the config
+            cannot draw, or --tta lacks settings.
     """
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{cfg.filename} names no data to test on (test_dataloader)')
     if args.tta:
         use_tta(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False

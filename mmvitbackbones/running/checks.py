@@ -33,11 +33,15 @@ or, with meta/train.txt and meta/val.txt (lines such as 'ILSVRC2012_val_00000001
   {root}/
     train/*.JPEG
     val/*.JPEG"""
+_IMAGENET21K_LAYOUT = """\
+  {root}/
+    train/n00004475/*.JPEG
+    meta/train.txt, if there (lines such as 'n00004475/n00004475_6590.JPEG 0')"""
 _LAYOUTS = {
     'CocoDataset': ('COCO 2017', _COCO_LAYOUT),
     'ADE20KDataset': ('ADE20K', _ADE_LAYOUT),
     'ImageNet': ('ImageNet-1K', _IMAGENET_LAYOUT),
-    'ImageNet21k': ('ImageNet-21K', _IMAGENET_LAYOUT),
+    'ImageNet21k': ('ImageNet-21K', _IMAGENET21K_LAYOUT),
 }
 # Where the papers' authors publish their weights, by the type of the backbone.
 _SOURCES = {

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 pytest.importorskip('mmdet')
+pytest.importorskip('mmpretrain')
 
 from running_tools import ROOT, load
 
 MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
 UPERNET = 'configs/upernet_focal_t_160k.py'
+CLASSIFIER = 'configs/cls_vil_t_in1k.py'
+IN21K = 'configs/cls_regionvit_b_in21k.py'
 WEIGHTS = ('--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=absent.pth')
 
 
@@ -47,6 +50,13 @@ def tool(monkeypatch, capsys, tmp_path):
         (('train', MASKRCNN, '--demo', '--resume', 'none.pth'), ["no checkpoint 'none.pth'"]),
         (('test', MASKRCNN, 'none.pth', '--demo'), ["no checkpoint 'none.pth'"]),
         (('test', MASKRCNN, 'none.pth', '--demo', '--out', 'a.json'), ['--out', '.pkl']),
+        (
+            ('train', CLASSIFIER),
+            ['ImageNet-1K is', 'data/imagenet/train', 'meta/val.txt', '--demo'],
+        ),
+        (('train', CLASSIFIER, '--data-root', 'x'), ['Missing or empty: x/train']),
+        (('train', IN21K), ['ImageNet-21K is', 'data/imagenet21k/train', 'meta/train.txt']),
+        (('test', IN21K, 'none.pth'), ['no data to test on']),
     ],
 )
 def test_plain_message(tool, arguments, words):

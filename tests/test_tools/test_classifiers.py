@@ -1,5 +1,6 @@
 """Classifiers through the tools, on data in ImageNet's layout and on the demo's."""
 
+import pickle
 import re
 
 import cv2
@@ -10,7 +11,15 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
-from running_tools import run, succeed
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain import ImageClassificationInferencer, get_model
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.registry import TRANSFORMS
+from running_tools import run, succeed, train_demo_here
+
+from mmvitbackbones import get_config
+from mmvitbackbones.checkpoints import load_published, read_checkpoint
+from mmvitbackbones.running import load_config
 
 
 @pytest.fixture(scope='module')
@@ -47,48 +56,39 @@ def test_imagenet_through_the_unmodified_config(imagenet, name, tmp_path):
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
-def test_missing_imagenet_is_named(tmp_path):
-    done = run('train', 'configs/cls_vil_t_in1k.py', '--data-root', tmp_path / 'nowhere')
-    assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert 'ImageNet-1K is not there' in done.stderr and 'meta/train.txt' in done.stderr
-
-
 def test_a_published_classifier_is_evaluated_as_it_is(imagenet, tmp_path):
-    """Labels are what the file's own logits say, so all three images are right."""
-    from mmengine.registry import MODELS, init_default_scope
-
-    from mmvitbackbones import get_config
-    from mmvitbackbones.checkpoints import load_published
+    """By the tool, as by mmpretrain's inferencer and by hand."""
 
     file = tmp_path / 'focal-tiny-is224-ws7.pth'
     torch.save(dict(model=golden_cases.GoldenCase('focal_tiny_cls').weights()), file)
-    config = 'configs/cls_focal_t_in1k.py'
     log = succeed(
-        *('test', config, file, '--data-root', imagenet, '--work-dir', tmp_path),
-        *('--out', tmp_path / 'found.pkl'),
+        *('test', 'configs/cls_focal_t_in1k.py', file, '--data-root', imagenet),
+        *('--work-dir', tmp_path, '--out', tmp_path / 'found.pkl'),
     )
     assert 'published Focal Transformer weights' in log and 'accuracy/top1: ' in log
-
-    import pickle
-
     found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
-    cfg = get_config('cls_focal_t_in1k')
-    init_default_scope('mmpretrain')
-    model = MODELS.build(cfg.model).eval()
-    load_published(model, file)
-    from mmpretrain.registry import TRANSFORMS
+    assert len(found) == 3
 
+    cfg = get_config('cls_focal_t_in1k')
+    model = get_model(cfg)
+    load_published(model, file)
+    images = [str(imagenet / 'val' / f'ILSVRC2012_val_{k:08d}.JPEG') for k in range(3)]
+    inferred = ImageClassificationInferencer(model)(images)
     steps = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
-    for k, result in enumerate(found):
-        item = dict(img_path=str(imagenet / 'val' / f'ILSVRC2012_val_{k:08d}.JPEG'), gt_label=0)
+    preprocessor = cfg.data_preprocessor
+    mean, std = (torch.tensor(preprocessor[key])[:, None, None] for key in ('mean', 'std'))
+    for image, one, other in zip(images, found, inferred):
+        item = dict(img_path=image, gt_label=0)
         for step in steps:
             item = step(item)
-        preprocessor = cfg.data_preprocessor
-        mean, std = (torch.tensor(preprocessor[key])[:, None, None] for key in ('mean', 'std'))
         x = (item['inputs'].flip(0).float() - mean) / std
         with torch.no_grad():
             expected = model(x[None]).softmax(1)[0]
-        torch.testing.assert_close(result['pred_score'], expected, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one['pred_score'], expected, rtol=1e-3, atol=1e-5)
+        scores = torch.from_numpy(other['pred_scores'])
+        torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-5)
+        assert other['pred_label'] == expected.argmax()
+        assert other['pred_class'] == IMAGENET_CATEGORIES[expected.argmax()]
 
 
 def test_a_checkpoint_of_another_family_is_refused(tmp_path):
@@ -112,3 +112,52 @@ def test_demo(tmp_path):
         options=['test_dataloader.dataset.indices=2'],
     )
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize(
+    'family, detector',
+    [
+        ('regionvit', 'maskrcnn_regionvit_s_1x'),
+        ('focal', 'retinanet_focal_t_1x'),
+        ('rmt', 'retinanet_rmt_t_1x'),
+        ('vil', 'maskrcnn_vil_s_1x'),
+    ],
+)
+def test_a_trained_classifier_starts_a_detector(family, detector, tmp_path, monkeypatch):
+    """Every family's demo trains, and its checkpoint gives a detector the same features."""
+    pytest.importorskip('mmdet')
+    name = f'demo_cls_{family}'
+    train_demo_here(name, tmp_path, monkeypatch, ['demo.batch_size=2'])
+    file = tmp_path / 'iter_1.pth'
+    classifier = load_config(f'configs/{name}.py').model.backbone
+    cfg = load_config(f'configs/{detector}.py', {'model.backbone.init_cfg.checkpoint': str(file)})
+    cfg.model.backbone.pop('focal_windows', None)  # larger ones have resized tables
+    for key in ('arch', 'position', 'pretrain_img_size'):
+        if key in classifier:
+            cfg.model.backbone[key] = classifier[key]
+    cfg.model.neck.in_channels = classifier.arch.dims[-len(cfg.model.neck.in_channels) :]
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+
+    state = read_checkpoint(file)['state_dict']
+    by_hand = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
+    report = by_hand.load_state_dict(
+        {key[9:]: value for key, value in state.items() if key.startswith('backbone.')},
+        strict=False,
+    )
+    assert not report.unexpected_keys
+    assert all(key.startswith('out_norms.') for key in report.missing_keys)
+    x = torch.randn(1, 3, 96, 70)
+    with torch.no_grad():
+        maps = model.backbone.eval()(x)
+        for found, expected in zip(maps, by_hand.eval()(x), strict=True):
+            assert torch.equal(found, expected)
+        if family != 'regionvit':  # whose output norms are between its stages
+            own = MODELS.build(dict(classifier, init_cfg=None))
+            own.load_state_dict({k[9:]: v for k, v in state.items() if k.startswith('backbone.')})
+            (last,) = own.eval()(x)
+            if cfg.model.backbone.get('out_norm', 'output'):
+                last = torch.nn.functional.layer_norm(last.movedim(1, -1), last.shape[1:2])
+                last = last.movedim(-1, 1)
+            torch.testing.assert_close(maps[-1], last, rtol=1e-4, atol=1e-4)

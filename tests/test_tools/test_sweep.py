@@ -5,7 +5,6 @@ Without ``-m ''`` only one for each head and for each family is run.
 
 import json
 import math
-import sys
 
 import pytest
 
@@ -13,7 +12,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmseg')
 
-from running_tools import ROOT, load
+from running_tools import train_demo_here
 
 from mmvitbackbones.zoo import get_config, head_of, read_zoo
 
@@ -24,12 +23,6 @@ ALWAYS = {
 }
 
 
-@pytest.fixture(scope='module')
-def train():
-    """The tool's main function, so that the toolboxes are imported once for all configs."""
-    return load('train').main
-
-
 @pytest.mark.parametrize(
     'name',
     [
@@ -37,19 +30,14 @@ def train():
         for name in read_zoo().rows
     ],
 )
-def test_a_training_step_and_an_evaluation(name, train, tmp_path, monkeypatch):
-    options = ['demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=2']
-    # Visualizers, which write the log, are kept by their names.
-    options += ['default_hooks.checkpoint=None', f'visualizer.name={name}']
+def test_a_training_step_and_an_evaluation(name, tmp_path, monkeypatch):
+    options = ['default_hooks.checkpoint=None']
     if name.endswith('x'):
         # After one step scores are low: let some pass, so that there is something to evaluate.
         part = 'rcnn.' if get_config(name).model.test_cfg.get('rcnn') else ''
         if head_of(name) != 'sparsercnn':  # which has no threshold
             options.append(f'model.test_cfg.{part}score_thr=0.0')
-    arguments = ['--demo', '--work-dir', str(tmp_path), '--cfg-options', *options]
-    monkeypatch.setattr(sys, 'argv', ['train.py', f'configs/{name}.py', *arguments])
-    monkeypatch.chdir(ROOT)
-    train()
+    train_demo_here(name, tmp_path, monkeypatch, options)
     (log,) = tmp_path.glob('*/vis_data/scalars.json')
     step, evaluation = map(json.loads, log.read_text().splitlines())
     assert math.isfinite(step['loss'])
