@@ -6,7 +6,7 @@ from .version import __version__
 check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
-from .checkpoints import allow_mmengine_classes  # noqa: E402
+from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
 from .classifiers import NormAndPool, ProjectAndPool  # noqa: E402
 from .hooks import RandomShiftHook  # noqa: E402
 from .zoo import get_config  # noqa: E402
@@ -23,4 +23,5 @@ __all__ = [
     'VisionLongformer',
     '__version__',
     'get_config',
+    'load_published',
 ]

@@ -402,6 +402,8 @@ def test_classifier(name):
         expected['outputs'] = 'regional'
     elif family == 'focal':
         neck['eps'] = 1e-5
+        if variant == 'conv_embed':
+            expected['use_conv_embed'] = True
     elif family == 'rmt':
         neck['type'] = 'ProjectAndPool'
     else:

@@ -369,7 +369,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'cls_regionvit_s_in1k, its neck and head included',
     )
     add('--arch', help="size of the backbone, such as small (default: the backbone's own)")
-    add('--cfg-options', help='further options of the backbone', **pairs)
+    options = 'further options of the backbone; of a classifier such as backbone.window_size=14'
+    add('--cfg-options', help=options, **pairs)
     add('--vs', metavar='TYPE', help=f'rival of {scopes}, such as mmdet.SwinTransformer')
     add('--vs-options', help='options of the rival', **pairs)
     size = dict(nargs=2, type=positive, action='append', metavar=('H', 'W'))
@@ -405,6 +406,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with torch.autocast(args.device, dtype, enabled=dtype is not torch.float32):
         if (one @ one).dtype is not dtype:  # older versions of torch only warn
             raise BenchmarkError(f'--dtype {args.dtype}: this torch has none on {args.device}')
+    if args.arch and args.backbone.startswith('cls_'):
+        raise BenchmarkError(
+            f'--arch: {args.backbone} has its own; change it by --cfg-options backbone.arch=...'
+        )
     arch = {'arch': args.arch} if args.arch else {}
     asked = {'ours': (args.backbone, {**arch, **args.cfg_options})}
     if args.vs:

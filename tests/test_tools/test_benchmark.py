@@ -118,9 +118,35 @@ def test_types_and_modes(dtype):
     assert all(p.grad is None for p in subject.model.parameters())
 
 
+def test_classifier(tmp_path):
+    pytest.importorskip('mmpretrain')
+    path = tmp_path / 'result.json'
+    done = run_tool(
+        *('cls_vil_t_in1k', '--cfg-options', 'backbone.drop_path_rate=0.0', 'head.num_classes=7'),
+        *('--vs', 'VisionLongformer', '--vs-options', 'arch=tiny', 'position=ape'),
+        *('--shape', '64', '64', '--repeats', '1', '--warmup', '1', '--no-memory'),
+        *('--json', str(path)),
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(path.read_text())['results']
+    ours, rival = result['models']['ours'], result['models']['rival']
+    # Four output norms less, a norm and a head of 384 channels more.
+    more = 2 * 384 + 7 * 384 + 7 - 2 * (48 + 96 + 192 + 384)
+    assert ours['parameters'] - rival['parameters'] == more
+    assert ours['config']['backbone']['drop_path_rate'] == 0.0
+    job = repr((ours['config'], (64, 64), 'train', SETTINGS))
+    process = subprocess.run(
+        [sys.executable, str(TOOL), '--peak-of', job], capture_output=True, text=True
+    )
+    peak = json.loads(process.stdout.strip().rpartition('\n')[2])
+    assert peak['held'] > 2 * 4 * ours['parameters']  # weights and gradients
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['cls_none'], 'cls_none'),
+        (['cls_vil_t_in1k', '--arch', 'small'], 'backbone.arch=...'),
         (['RegionVit'], "no backbone 'RegionVit' in mmvitbackbones: allowed are"),
         (['RegionViT', '--vs', 'detectron.Swin'], 'allowed are mmdet, mmseg, mmpretrain'),
         (['RegionViT', '--arch', 'giant', '--no-memory'], "cannot build {'type': 'RegionViT'"),

@@ -1,5 +1,6 @@
 """Classifiers through the tools, on data in ImageNet's layout and on the demo's."""
 
+import os
 import pickle
 import re
 
@@ -11,7 +12,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import TRANSFORMS
@@ -40,7 +41,9 @@ def imagenet(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('name', ['cls_rmt_t_in1k', 'cls_regionvit_s_plus_in1k'])
+@pytest.mark.parametrize(
+    'name', ['cls_regionvit_s_plus_in1k', 'cls_focal_t_in1k', 'cls_rmt_t_in1k', 'cls_vil_t_in1k']
+)
 def test_imagenet_through_the_unmodified_config(imagenet, name, tmp_path):
     """One epoch and an evaluation; but for its length the run is the recipe's."""
     log = succeed(
@@ -54,6 +57,22 @@ def test_imagenet_through_the_unmodified_config(imagenet, name, tmp_path):
     assert losses and np.isfinite(losses).all()
     assert 'accuracy/top1: ' in log and 'accuracy/top5: ' in log
     assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize(
+    'name, side', [('cls_regionvit_b_in21k', 224), ('cls_regionvit_b_384_in1k', 384)]
+)
+def test_training_images_in_folders_of_classes(imagenet, name, side, tmp_path):
+    image = imagenet / 'train' / 'ILSVRC2012_train_00000000.JPEG'
+    for k in range(1000):
+        folder = tmp_path / 'train' / f'n{k:08d}'
+        folder.mkdir(parents=True)
+        os.link(image, folder / f'{folder.name}_1.JPEG')
+    cfg = load_config(f'configs/{name}.py', data_root=str(tmp_path))
+    init_default_scope('mmpretrain')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert [dataset.get_data_info(k)['gt_label'] for k in range(len(dataset))] == [*range(1000)]
+    assert dataset[0]['inputs'].shape == (3, side, side)
 
 
 def test_a_published_classifier_is_evaluated_as_it_is(imagenet, tmp_path):
