@@ -12,7 +12,7 @@ VERSION = re.search(r"'(.+)'", (ROOT / 'mmvitbackbones/version.py').read_text())
 MMCV = 'mmcv>=2.0.0rc4,<2.2'
 DET = ['mmdet>=3.3,<4', MMCV, 'scikit-learn']
 SEG = ['mmsegmentation>=1.2.2,<2', MMCV, 'ftfy', 'regex', 'scikit-learn']
-CLS = ['mmpretrain>=1.2,<2', MMCV]
+CLS = ['mmpretrain>=1.2,<2', MMCV, 'scikit-learn']
 
 
 class BuildWithConfigs(build_py):
