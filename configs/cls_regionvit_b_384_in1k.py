@@ -1,6 +1,6 @@
 # As many regional tokens as at 224 x 224 (Appendix A.1), from ImageNet-21K.
 _base_ = [
-    '_base_/models/classifier.py',
+    '_base_/models/classifier_regionvit.py',
     '_base_/datasets/imagenet_384.py',
     '_base_/schedules/adamw_cls_30e_1024.py',
     '_base_/default_runtime_cls.py',
@@ -8,12 +8,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='RegionViT',
         arch='base',
-        outputs='regional',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.1,
         window_size=12,
         init_cfg=dict(
             type='Pretrained', checkpoint='work_dirs/cls_regionvit_b_in21k/epoch_120.pth'

@@ -1,20 +1,13 @@
 # Table A1. Not evaluated: ImageNet-21K has no validation images.
 _base_ = [
-    '_base_/models/classifier.py',
+    '_base_/models/classifier_regionvit.py',
     '_base_/datasets/imagenet21k_224.py',
     '_base_/schedules/adamw_cls_120e_4096.py',
     '_base_/default_runtime_cls.py',
 ]
 
 model = dict(
-    backbone=dict(
-        type='RegionViT',
-        arch='base',
-        outputs='regional',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(arch='base'),
     neck=dict(in_channels=1024),
     head=dict(num_classes=21841, in_channels=1024),
 )

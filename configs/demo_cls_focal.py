@@ -1,14 +1,9 @@
-# A narrow classifier for --demo: digits are told apart without Mixup and label smoothing.
-_base_ = './cls_focal_t_in1k.py'
+# A narrow classifier for --demo: digits are told apart without Mixup.
+_base_ = ['./cls_focal_t_in1k.py', '_base_/demo_classifier.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(
-            _delete_=True,
-            dims=[32, 64, 128, 256],
-            heads=[1, 2, 4, 8],
-            depths=[1, 1, 2, 1],
-        ),
+        arch=dict(_delete_=True, **_base_.narrow),
         drop_path_rate=0.0,
     ),
     neck=dict(in_channels=256),
@@ -16,4 +11,3 @@ model = dict(
     train_cfg=None,
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-demo = dict(max_iters=300, batch_size=64, warmup=30, log_interval=50)
