@@ -7,14 +7,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        arch='base',
-        window_size=12,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='work_dirs/cls_regionvit_b_in21k/epoch_120.pth'
-        ),
-    ),
+    backbone=dict(arch='base', window_size=12),
     neck=dict(in_channels=1024),
     head=dict(in_channels=1024),
 )
+load_from = 'work_dirs/cls_regionvit_b_in21k/epoch_120.pth'
 train_dataloader = dict(batch_size=32)

@@ -1,4 +1,4 @@
-# Table A1. Not evaluated: ImageNet-21K has no validation images.
+# Table A1.
 _base_ = [
     '_base_/models/classifier_regionvit.py',
     '_base_/datasets/imagenet21k_224.py',
@@ -11,5 +11,4 @@ model = dict(
     neck=dict(in_channels=1024),
     head=dict(num_classes=21841, in_channels=1024),
 )
-val_cfg = val_dataloader = val_evaluator = None
-test_cfg = test_dataloader = test_evaluator = None
+val_cfg = None

@@ -1,7 +1,7 @@
 _base_ = [
     '_base_/models/classifier.py',
     '_base_/datasets/imagenet_224.py',
-    '_base_/schedules/adamw_cls_300e_warmup5.py',
+    '_base_/schedules/adamw_cls_300e_ema.py',
     '_base_/default_runtime_cls.py',
 ]
 

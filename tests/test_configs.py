@@ -411,7 +411,7 @@ def test_classifier(name):
     model = read(name).model.to_dict()
     if '384' in variant:
         expected['window_size'] = 24 if 'plus' in variant else 12
-        file = Path(model['backbone'].pop('init_cfg')['checkpoint'])
+        file = Path(read(name).load_from)
         assert file.parts[:2] == ('work_dirs', name.replace('384_in1k', 'in21k'))
         assert file.stem == f'epoch_{read(file.parts[1]).train_cfg.max_epochs}'
     assert model['backbone'] == expected and model['neck'] == neck
@@ -427,7 +427,7 @@ def test_classifier(name):
 
 @pytest.mark.parametrize('name', CLASSIFIERS)
 def test_classification_recipe(name):
-    """RegionViT: Table A1. Focal: Sec. 4.1. RMT: App. B. ViL: published code."""
+    """RegionViT: Table A1. Focal: Sec. 4.1. RMT: App. B. ViL: its rate and shifts, else DeiT's."""
     cfg = read(name)
     _, family, size, variant, schedule = parts(name)
     finetuned, side = '384' in variant, 384 if '384' in variant else 224
@@ -435,27 +435,28 @@ def test_classification_recipe(name):
     assert train['RandomResizedCrop'].scale == side
     rand_augment = train['RandAugment']
     assert (rand_augment.num_policies, rand_augment.magnitude_level) == (2, 9)
+    assert rand_augment.magnitude_std == 0.5
     assert ('RandomErasing' in train) == (family != 'focal')
     if 'RandomErasing' in train:
         assert train['RandomErasing'].erase_prob == 0.25
+    loaders = [cfg.val_dataloader, cfg.test_dataloader]
     if schedule == 'in21k':  # which has no validation images
-        assert cfg.val_dataloader is cfg.val_evaluator is cfg.val_cfg is None
-        assert cfg.test_dataloader is cfg.test_evaluator is cfg.test_cfg is None
-    else:
-        for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            test = {step.type: step for step in loader.dataset.pipeline}
-            assert test['ResizeEdge'].scale == (384 if finetuned else 256)
-            assert test['CenterCrop'].crop_size == side
-        assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1, 5)
+        assert loaders.pop(0) is cfg.val_evaluator is cfg.val_cfg is None
+    for loader in loaders:
+        test = {step.type: step for step in loader.dataset.pipeline}
+        assert test['ResizeEdge'].scale == (384 if finetuned else 256)
+        assert test['CenterCrop'].crop_size == side
+    assert cfg.test_evaluator.topk == (1, 5)
     repeated = family == 'regionvit' and size != 'ti'
     sampler = 'RepeatAugSampler' if repeated else 'DefaultSampler'
     assert cfg.train_dataloader.sampler.type == sampler
+    assert 'num_repeats' not in cfg.train_dataloader.sampler  # the sampler's own, three
 
     rate, decay, epochs, warmup, batch = dict(
         regionvit=(4e-3, 0.05, 300, 50, 4096),
         focal=(1e-3, 0.05, 300, 20, 1024),
         rmt=(1e-3, 0.05, 300, 5, 1024),
-        vil=(5e-4, 0.05, 300, 20, 1024),
+        vil=(5e-4, 0.05, 300, 5, 1024),
     )[family]
     if schedule == 'in21k':
         rate, decay, epochs, warmup = 1e-3, 0.01, 120, 5
@@ -469,14 +470,41 @@ def test_classification_recipe(name):
     *rise, cosine = cfg.param_scheduler
     assert cosine.type == 'CosineAnnealingLR' and cosine.get('begin', 0) == warmup
     assert [step.end for step in rise] == ([warmup] if warmup else [])
-    if family in ('regionvit', 'focal') and warmup:
+    assert cosine.eta_min == 1e-5
+    if family != 'vil' and warmup:
         assert rise[0].start_factor * rate == pytest.approx(1e-5 if family == 'focal' else 1e-6)
     clip = cfg.optim_wrapper.get('clip_grad')
-    assert (clip and clip.max_norm) == (5.0 if family in ('focal', 'vil') else None)
+    assert (clip and clip.max_norm) == (5.0 if family == 'focal' else None)
     hooks = {hook.type: hook for hook in cfg.get('custom_hooks', [])}
     assert set(hooks) == dict(rmt={'EMAHook'}, vil={'RandomShiftHook'}).get(family, set())
     if family == 'vil':
         assert hooks['RandomShiftHook'].fraction == 0.75
+    elif family == 'rmt':
+        assert (hooks['EMAHook'].momentum, hooks['EMAHook'].update_buffers) == (4e-5, True)
+
+
+@pytest.mark.parametrize(
+    'name', ['cls_regionvit_ti_in1k', 'cls_focal_t_in1k', 'cls_rmt_t_in1k', 'cls_vil_t_in1k']
+)
+@pytest.mark.parametrize('position', ['ape', 'rpb'])
+def test_only_weights_of_classifiers_decay(name, position):
+    """As in DeiT: neither norms and biases nor tables, positions and global tokens."""
+    cfg = read(name)
+    if 'vil' in name:
+        cfg.model.backbone.position = position
+    elif position == 'rpb':
+        pytest.skip('ViL alone has a choice')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    groups = {id(p): group for group in wrapper.optimizer.param_groups for p in group['params']}
+    weighted = (torch.nn.Linear, torch.nn.Conv2d)
+    for path, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(recurse=False):
+            decays = leaf == 'weight' and (isinstance(module, weighted) or path.endswith('.pool'))
+            group = groups[id(parameter)]
+            assert group['weight_decay'] == (0.05 if decays else 0), f'{path}.{leaf}'
+            assert group['lr'] == cfg.optim_wrapper.optimizer.lr
 
 
 @pytest.mark.parametrize('name', [*SMALLEST, 'dyhead_focal_l_2x'])

@@ -47,6 +47,7 @@ from torch import Tensor
 from mmvitbackbones.zoo import get_config
 
 TOOLBOXES = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+CLASSIFIER = 'mmpretrain.ImageClassifier'  # what configs named cls_... are of
 MEMORY_MEANING = {
     'cpu': 'peak of live memory (the ratio to quote) / the same with the holes of the heap / '
     'the whole process, libraries included',
@@ -63,9 +64,6 @@ class BenchmarkError(Exception):
 def one_line(error: Exception) -> str:
     """Return the message of an exception on a single line."""
     return ' '.join(str(error).split()) or type(error).__name__
-
-
-CLASSIFIER = 'mmpretrain.ImageClassifier'
 
 
 def config_of(name: str) -> Config:
@@ -374,7 +372,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--vs', metavar='TYPE', help=f'rival of {scopes}, such as mmdet.SwinTransformer')
     add('--vs-options', help='options of the rival', **pairs)
     size = dict(nargs=2, type=positive, action='append', metavar=('H', 'W'))
-    add('--shape', help='image size; give it again for more (default: 672 1120)', **size)
+    add(
+        '--shape',
+        help='image size; give it again for more (default: 672 1120, of classifiers 224 224)',
+        **size,
+    )
     add('--batch', type=positive, default=1, help='images per step' + has)
     add('--repeats', type=positive, default=10, help='measured runs of each' + has)
     add('--warmup', type=positive, default=2, help='runs of each before those' + has)
@@ -441,7 +443,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print('times: median / minimum, and spread (interquartile range / median)')
     if args.memory:
         print(f'memory: {settings["memory_meaning"]}')
-    shapes = [tuple(shape) for shape in args.shape or [(672, 1120)]]
+    usual = (224, 224) if args.backbone.startswith('cls_') else (672, 1120)
+    shapes = [tuple(shape) for shape in args.shape or [usual]]
     return dict(settings=settings, results=[measure(configs, s, settings) for s in shapes])
 
 

@@ -142,9 +142,10 @@ def page(zoo: Zoo) -> str:
         '',
         'Train a row with `python tools/train.py configs/CONFIG.py`, evaluate it with '
         '`python tools/test.py configs/CONFIG.py CHECKPOINT` (`--tta` for the multi-scale '
-        "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. It starts from "
-        'the weights that its `model.backbone.init_cfg` names; those of ablations (variants such '
-        'as `without_lce` or `depth2`) and of Focal-L nobody published. HTC reads COCO-stuff maps, '
+        "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. Detectors and "
+        'segmenters start from the weights that their `model.backbone.init_cfg` names; those of '
+        'ablations (variants such as `without_lce` or `depth2`) and of Focal-L nobody published. '
+        'Classifiers start from scratch, at 384 x 384 from `load_from`. HTC reads COCO-stuff maps, '
         'too, or does without them (`model.roi_head.semantic_head=None`).',
     ]
     for name, paper in zoo.papers.items():

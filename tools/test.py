@@ -12,12 +12,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 from mmengine.config import Config
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
-from mmvitbackbones.checkpoints import is_published_classifier, load_published, read_checkpoint
+from mmvitbackbones.checkpoints import OURS, is_classifier, read_checkpoint
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
     check_data,
     check_fit,
+    load_classifier,
     load_config,
     make_demo_data,
     plain_errors,
@@ -47,11 +48,8 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     """Carry the options of the command line into the config.
 
     Raises:
-        ValueError: If the config has no data to be tested on, --out has another ending, the config
-            cannot draw, or --tta lacks settings.
+        ValueError: If --out has another ending, the config cannot draw, or --tta lacks settings.
     """
-    if not cfg.get('test_dataloader'):
-        raise ValueError(f'{cfg.filename} names no data to test on (test_dataloader)')
     if args.tta:
         use_tta(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -87,10 +85,11 @@ def main() -> None:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)
         model = getattr(runner.model, 'module', runner.model)
-        if is_published_classifier(model, checkpoint):
-            load_published(model, checkpoint)
-            runner._load_from = None  # mmengine would look for our names in it
-        else:
+        published = False
+        if is_classifier(model):
+            report = load_classifier(runner, args.checkpoint, complete=True)
+            published = report.kind != OURS
+        if not published:
             check_fit(model, checkpoint, args.checkpoint)
         del checkpoint
         if args.demo:

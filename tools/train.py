@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
-from mmvitbackbones.checkpoints import read_checkpoint
+from mmvitbackbones.checkpoints import is_classifier, read_checkpoint
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
@@ -21,6 +21,7 @@ from mmvitbackbones.running import (
     check_fit,
     check_overlap,
     check_weights,
+    load_classifier,
     load_config,
     make_demo_data,
     plain_errors,
@@ -54,12 +55,13 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
             raise ValueError('--amp needs a GPU: leave it out on a CPU')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
+    start = cfg.get('load_from')
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('resume') and not cfg.get('load_from'):
-        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
-        cfg.resume = cfg.load_from is not None
+        latest = find_latest_checkpoint(cfg.work_dir)
+        cfg.load_from, cfg.resume = latest or start, latest is not None
 
 
 def main() -> None:
@@ -78,6 +80,8 @@ def main() -> None:
         if cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
+        elif checkpoint is not None and is_classifier(model):
+            load_classifier(runner, cfg.load_from)
         else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()

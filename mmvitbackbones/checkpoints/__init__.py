@@ -1,6 +1,6 @@
 """Published weights: recognise, rename, resize, report; and safe reading of files."""
 
-from .published import LoadReport, is_published_classifier, load_published
+from .published import OURS, LoadReport, is_classifier, load_published
 from .reading import (
     UnreadableCheckpointError,
     allow_mmengine_classes,
@@ -9,10 +9,11 @@ from .reading import (
 )
 
 __all__ = [
+    'OURS',
     'LoadReport',
     'UnreadableCheckpointError',
     'allow_mmengine_classes',
-    'is_published_classifier',
+    'is_classifier',
     'load_published',
     'read_checkpoint',
     'use_safe_loading',

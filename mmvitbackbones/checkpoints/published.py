@@ -28,6 +28,8 @@ FAMILIES = {
     'VisionLongformer': vision_longformer,
 }
 
+OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
+
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
 _BLOCK = re.compile(r'^stages\.(\d+)\.blocks\.(\d+)\.')
@@ -40,7 +42,7 @@ class LoadReport:
 
     Attributes:
         source (str): The file, or 'a state dict'.
-        kind (str): Whose names it had: a published family, or 'mmvitbackbones'.
+        kind (str): Whose names it had: a published family's, or our own (:data:`OURS`).
         loaded (list[str]): The model's tensors that were filled, by our names.
         resized (dict[str, tuple]): Those of them that were resized: shape in the file, and here.
         new (list[str]): The model's tensors that start new.
@@ -96,9 +98,7 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         FileNotFoundError: If there is no such file.
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
-    backbone, classifier = model, None
-    if type(model).__name__ == 'ImageClassifier':
-        backbone, classifier = model.backbone, model
+    backbone, classifier = (model.backbone, model) if is_classifier(model) else (model, None)
     family = FAMILIES.get(type(backbone).__name__)
     if family is None:
         raise TypeError(
@@ -110,6 +110,8 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
     kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
+    if classifier is not None and kind != OURS:
+        _check_last_tokens(backbone, found.tensors, source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
     filled, restarted = _fill(backbone, family, found.tensors, report)
     if classifier is None:
@@ -127,11 +129,10 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     return report
 
 
-def is_published_classifier(model: nn.Module, checkpoint: Mapping) -> bool:
-    """Whether a model is a classifier and a checkpoint has the published names of such a one."""
-    family = FAMILIES.get(type(getattr(model, 'backbone', None)).__name__)
-    is_classifier = type(model).__name__ == 'ImageClassifier'
-    return bool(is_classifier and family and family.recognise(tensors_of(checkpoint)))
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model is an ``ImageClassifier`` with one of this package's backbones."""
+    family = type(getattr(model, 'backbone', None)).__name__
+    return type(model).__name__ == 'ImageClassifier' and family in FAMILIES
 
 
 def _fill(
@@ -200,6 +201,16 @@ def _fill_classifier(
                 f'{tuple(target[name].shape)}'
             )
     return filled, new
+
+
+def _check_last_tokens(backbone: nn.Module, tensors: Mapping, source: str) -> None:
+    """Refuse a published ViL whose last global token, which is classified, too, would be lost."""
+    name = f'stages.{backbone.out_indices[-1]}.global_tokens'
+    if name in tensors and (name not in backbone.state_dict() or backbone.outputs != 'all'):
+        raise ValueError(
+            f'{source} has a global token in the last stage, which its classifier needs: set '
+            "num_global_tokens=1 and outputs='all' in the backbone"
+        )
 
 
 def _place(name: str) -> str:
@@ -293,7 +304,7 @@ def _identify(
             f'{source} holds neither published {family.NAME} weights nor our own; it has {names} '
             f'({len(state)} tensors)'
         )
-    return 'mmvitbackbones', ours
+    return OURS, ours
 
 
 def _check_size(tensors: Mapping, target: Mapping, report: LoadReport) -> None:

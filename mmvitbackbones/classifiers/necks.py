@@ -16,8 +16,9 @@ from ..backbones.pyramid import check_choice
 class NormAndPool(BaseModule):
     """A LayerNorm of each token, then their mean, or the first of them.
 
-    RegionViT takes the mean of regional tokens, Focal Transformer and ViL that of all tokens; ViL
-    may take its global token instead, which is the first.
+    RegionViT takes the mean of regional tokens, Focal Transformer and ViL that of all tokens. ViL
+    may take its global token instead, the first one, with ``outputs='all'`` and one in the last
+    stage (``num_global_tokens=1``) in its backbone.
 
     Args:
         in_channels (int): Channels C.
@@ -36,7 +37,22 @@ class NormAndPool(BaseModule):
         self.norm = nn.LayerNorm(in_channels, eps=eps)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:
-        """Pool the last of some maps, (B, C, ...); a tuple of (B, C), as mmpretrain's heads ask."""
+        """Pool the last of some maps; a tuple, as mmpretrain's heads ask.
+
+        Args:
+            maps (Sequence[Tensor]): (B, C, H, W), or tokens (B, C, N).
+
+        Returns:
+            tuple[Tensor]: (B, C).
+
+        Raises:
+            ValueError: If the first of a map's tokens is asked for, which is no global one.
+        """
+        if self.pool == 'first' and maps[-1].ndim == 4:
+            raise ValueError(
+                "pool='first' is for ViL's global token: set outputs='all' and num_global_tokens=1 "
+                'in the backbone'
+            )
         tokens = self.norm(maps[-1].flatten(2).transpose(1, 2))
         return (tokens.mean(1) if self.pool == 'mean' else tokens[:, 0],)
 
@@ -53,6 +69,8 @@ class ProjectAndPool(BaseModule):
     def __init__(self, in_channels: int, out_channels: int = 1024) -> None:
         super().__init__()
         self.proj = nn.Linear(in_channels, out_channels)
+        nn.init.trunc_normal_(self.proj.weight, std=0.02)
+        nn.init.zeros_(self.proj.bias)
         self.norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:

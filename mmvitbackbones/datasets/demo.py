@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections.abc import Collection
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -16,7 +17,7 @@ DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
 SIZE = 256  # pixels; scenes are resized to fit a square of this side
 
 
-def use_demo_data(cfg: Config, root: str, digits: str = 'data/demo_digits') -> None:
+def use_demo_data(cfg: Config, root: str, digits: str) -> None:
     """Point a detection or segmentation config at the digit scenes, a classifier at the digits.
 
     Data, image size, classes, schedule and the number of proposals become those of the demo; the
@@ -74,17 +75,29 @@ def _settings(demo: object) -> dict:
     return settings
 
 
-def drop_absent_weights(model: ConfigDict) -> None:
-    """Leave out published weights that are not there, and say so.
+def drop_absent_weights(cfg: Config, keep: Collection[str] = ()) -> None:
+    """Leave out weights to start from that are not there, and say so.
 
     Args:
-        model (ConfigDict): The model, changed in place.
+        cfg (Config): The config, changed in place.
+        keep (Collection[str]): Options that were given by hand, by dotted names: what they name is
+            left as it is.
     """
-    for part in dicts(model):
+
+    def is_absent(path: str) -> bool:
+        if '://' in path or osp.isfile(path):
+            return False
+        print_log(f'{path} is not there: the demo does without')
+        return True
+
+    if cfg.get('load_from') and 'load_from' not in keep and is_absent(cfg.load_from):
+        cfg.load_from = None
+    if any(option.startswith('model.backbone.init_cfg') for option in keep):
+        return
+    for part in dicts(cfg.model):
         init = part.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            if '://' not in init['checkpoint'] and not osp.isfile(init['checkpoint']):
-                print_log(f'{init["checkpoint"]} is not there: the demo does without')
+            if is_absent(init['checkpoint']):
                 part['init_cfg'] = None
 
 

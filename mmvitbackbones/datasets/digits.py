@@ -13,7 +13,7 @@ from .once import make_once
 SIDE = 64  # pixels
 
 
-def make_digits(root: str = 'data/demo_digits') -> str:
+def make_digits(root: str) -> str:
     """Write the demo data set for classifiers, unless it is there already.
 
     The images, 64 x 64, lie in ``{training,validation}/0_zero/0010.png`` and so on, numbered as in

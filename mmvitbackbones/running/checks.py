@@ -36,6 +36,7 @@ or, with meta/train.txt and meta/val.txt (lines such as 'ILSVRC2012_val_00000001
 _IMAGENET21K_LAYOUT = """\
   {root}/
     train/n00004475/*.JPEG
+    val/n00004475/*.JPEG, for tools/test.py alone: what you keep back, of all classes
     meta/train.txt, if there (lines such as 'n00004475/n00004475_6590.JPEG 0')"""
 _LAYOUTS = {
     'CocoDataset': ('COCO 2017', _COCO_LAYOUT),
@@ -76,10 +77,26 @@ def check_data(cfg: Config, *loaders: str) -> None:
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
             if missing:
                 raise FileNotFoundError(_explain(dataset, missing))
+            if dataset['type'] == 'ImageNet':
+                _check_classes(dataset)
+
+
+def _check_classes(dataset: Mapping) -> None:
+    """Images that no list names must be in folders of classes, one for each."""
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    if not split or dataset.get('ann_file') or osp.isfile(osp.join(root, 'meta', f'{split}.txt')):
+        return
+    path, listed = osp.join(root, split), osp.join(root, 'meta', f'{split}.txt')
+    count = sum(entry.is_dir() for entry in os.scandir(path))
+    if count != 1000:
+        raise FileNotFoundError(
+            f'{path} holds {count} folders of classes instead of 1000, and there is no {listed}.\n'
+            f'Expected:\n{_IMAGENET_LAYOUT.format(root=root)}'
+        )
 
 
 def check_weights(cfg: Config) -> None:
-    """Check that the published weights that a backbone starts from are there.
+    """Check that the weights that a model, or its backbone, starts from are there.
 
     Args:
         cfg (Config): The config.
@@ -87,6 +104,12 @@ def check_weights(cfg: Config) -> None:
     Raises:
         FileNotFoundError: Names the file and what to do.
     """
+    start = cfg.get('load_from')
+    if start and '://' not in start and not osp.isfile(osp.expanduser(start)):
+        raise FileNotFoundError(
+            f'there is no checkpoint {start!r}, which load_from names. Train or put it there, name '
+            'another file with --cfg-options load_from=FILE, or start without by load_from=None'
+        )
     init = cfg.model.backbone.get('init_cfg')
     path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
     if path and '://' not in path and not osp.isfile(osp.expanduser(path)):

@@ -29,7 +29,7 @@ def load_config(
             also override what the other arguments set.
         work_dir (str, optional): Where logs and checkpoints go; None: the config's, else
             work_dirs/NAME.
-        demo (bool): Run on the digit scenes in ``DEMO_ROOT``.
+        demo (bool): Run on the scenes in ``DEMO_ROOT``, classifiers on those in ``DEMO_DIGITS``.
         data_root (str, optional): Folder of the data set, instead of the config's.
 
     Returns:
@@ -50,8 +50,7 @@ def load_config(
 
         cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.split('.')[0] == 'demo'})
         use_demo_data(cfg, DEMO_ROOT, DEMO_DIGITS)
-        if not any(option.startswith('model.backbone.init_cfg') for option in cfg_options):
-            drop_absent_weights(cfg.model)
+        drop_absent_weights(cfg, keep=cfg_options)
     if data_root:
         _move_data(cfg, data_root)
     cfg.merge_from_dict(cfg_options)

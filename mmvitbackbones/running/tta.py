@@ -21,7 +21,7 @@ def use_tta(cfg: Config) -> None:
         raise ValueError(
             f'--tta needs {" and ".join(missing)}, which {cfg.filename} lacks. Detectors on COCO '
             "get both from configs/_base_/tta_coco.py; segmenters get them from mmsegmentation's "
-            '_base_/default_runtime.py and _base_/datasets/ade20k.py'
+            '_base_/default_runtime.py and _base_/datasets/ade20k.py; classifiers have none'
         )
     for part in dicts(cfg.test_dataloader):
         if 'pipeline' in part:

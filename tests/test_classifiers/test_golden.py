@@ -1,5 +1,7 @@
 """Published classifiers load whole and give their published logits."""
 
+import re
+
 import golden_cases
 import numpy as np
 import pytest
@@ -7,42 +9,29 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvitbackbones import get_config
 from mmvitbackbones.checkpoints import load_published
 
+# By case: the config, and what differs in the backbone.
 CASES = {
-    'regionvit_tiny_cls': (
-        dict(type='RegionViT', arch='tiny', outputs='regional', out_norm=None),
-        dict(type='NormAndPool', in_channels=512),
-    ),
-    'focal_tiny_cls': (
-        dict(type='FocalTransformer', arch='tiny', out_norm=None),
-        dict(type='NormAndPool', in_channels=768, eps=1e-5),
-    ),
-    'rmt_tiny_cls': (
-        dict(type='RMT', arch='tiny', out_norm=None),
-        dict(type='ProjectAndPool', in_channels=512),
-    ),
-    'vil_tiny_rpe': (
-        dict(type='VisionLongformer', arch='tiny', out_norm=None),
-        dict(type='NormAndPool', in_channels=384),
-    ),
+    'regionvit_tiny_cls': ('cls_regionvit_ti_in1k', {}),
+    'focal_tiny_cls': ('cls_focal_t_in1k', {}),
+    'rmt_tiny_cls': ('cls_rmt_t_in1k', {}),
+    'vil_tiny_rpe': ('cls_vil_t_in1k', dict(position='rpb')),
 }
 
 
-def build(name, classes=1000):
+def build(name, classes=1000, **options):
+    """The classifier of a config."""
     init_default_scope('mmpretrain')
-    backbone, neck = CASES[name]
-    channels = 1024 if neck['type'] == 'ProjectAndPool' else neck['in_channels']
-    return MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(backbone, out_indices=(3,)),
-            neck=neck,
-            head=dict(type='LinearClsHead', num_classes=classes, in_channels=channels),
-        )
-    )
+    config, changes = CASES[name]
+    model = get_config(config).model
+    model.backbone.update(changes, **options)
+    model.head.num_classes = classes
+    return MODELS.build(model)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -62,14 +51,65 @@ def test_logits(name):
         assert np.abs(found - logits).max() <= tolerance * logits.std()
 
 
+@pytest.mark.parametrize(
+    'case, config',
+    [('vil_tiny_ape', 'cls_vil_t_in1k'), ('focal_tiny_useconv', 'cls_focal_t_conv_embed_in1k')],
+)
+def test_other_configs_take_their_published_files(case, config):
+    init_default_scope('mmpretrain')
+    model = MODELS.build(get_config(config).model)
+    report = load_published(model, golden_cases.GoldenCase(case).weights())
+    assert not report.new and not report.resized
+
+
 def test_other_numbers_of_classes_start_new(caplog):
     case = golden_cases.GoldenCase('focal_tiny_cls')
     model = build('focal_tiny_cls', classes=10)
     before = model.head.fc.weight.clone()
-    report = load_published(model, case.weights())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        report = load_published(model, case.weights())
+    finally:
+        logger.removeHandler(caplog.handler)
     assert report.new == ['head.fc.weight', 'head.fc.bias']
+    (warning,) = [record for record in caplog.records if record.levelname == 'WARNING']
+    assert 'start new, to be trained' in warning.message and 'head.fc.weight' in warning.message
     assert torch.equal(model.head.fc.weight, before)
     assert torch.equal(model.neck.norm.weight, case.weights()['norm.weight'])
+
+
+def test_the_last_global_token_is_not_lost():
+    """A ViL with one has logits of its own: the mean of all tokens, that one included."""
+    case = golden_cases.GoldenCase('vil_tiny_rpe')
+    weights = case.weights()
+    for key, tensor in list(weights.items()):
+        of_third = re.fullmatch(r'layer3\.(0\.cls_token|1\.attn\.g2[gl].*)', key)
+        if of_third:  # as many heads in the last stage as twice those, and twice as wide
+            axis = tensor.ndim - 1 if 'cls_token' in key else key.count('g2l')
+            weights[key.replace('layer3', 'layer4')] = torch.cat([tensor, tensor], axis)
+    for options in ({}, dict(num_global_tokens=1), dict(outputs='all')):
+        with pytest.raises(ValueError, match="num_global_tokens=1 and outputs='all'"):
+            load_published(build('vil_tiny_rpe', **options), weights)
+    model = build('vil_tiny_rpe', num_global_tokens=1, outputs='all')
+    report = load_published(model, weights)
+    assert not report.new
+    backbone = build('vil_tiny_rpe').backbone  # a detector's, say, needs none
+    assert 'stages.3.global_tokens' in load_published(backbone, weights).unused
+
+
+def test_from_a_classifier_of_other_windows_and_classes():
+    """As from ImageNet-21K at 224 x 224 to ImageNet-1K at 384 x 384."""
+    first = build('regionvit_tiny_cls', classes=21)
+    torch.nn.init.normal_(first.neck.norm.weight)
+    second = build('regionvit_tiny_cls', classes=10, window_size=12)
+    report = load_published(second, {'state_dict': first.state_dict()})
+    assert report.new == ['head.fc.weight', 'head.fc.bias']
+    resized = {name.rpartition('.')[0].rpartition('.')[2] for name in report.resized}
+    assert len(report.resized) == 1 + 14 and resized == {'regional', 'bias'}
+    assert second.backbone.stem.regional.weight.shape[-2:] == (48, 48)
+    assert torch.equal(second.neck.norm.weight, first.neck.norm.weight)
+    assert second(torch.randn(1, 3, 96, 96)).shape == (1, 10)
 
 
 @pytest.mark.parametrize('change', ['missing', 'other shape', 'other neck'])
@@ -97,7 +137,8 @@ def test_our_own_checkpoints(name, tmp_path):
     assert not report.new and not report.unused
     for key, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[key], tensor)
-    options = dict(CASES[name][0], out_indices=(3,))
+    options = get_config(CASES[name][0]).model.backbone
+    options.update(CASES[name][1])
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'epoch_1.pth'))
     detectors = MODELS.build(dict(options, init_cfg=init_cfg))
     detectors.init_weights()

@@ -15,6 +15,7 @@ MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
 UPERNET = 'configs/upernet_focal_t_160k.py'
 CLASSIFIER = 'configs/cls_vil_t_in1k.py'
 IN21K = 'configs/cls_regionvit_b_in21k.py'
+FINETUNED = 'configs/cls_regionvit_b_384_in1k.py'
 WEIGHTS = ('--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=absent.pth')
 
 
@@ -56,7 +57,10 @@ def tool(monkeypatch, capsys, tmp_path):
         ),
         (('train', CLASSIFIER, '--data-root', 'x'), ['Missing or empty: x/train']),
         (('train', IN21K), ['ImageNet-21K is', 'data/imagenet21k/train', 'meta/train.txt']),
-        (('test', IN21K, 'none.pth'), ['no data to test on']),
+        (
+            ('train', FINETUNED, '--demo', '--cfg-options', 'load_from=a.pth'),
+            ["'a.pth'", 'load_from='],
+        ),
     ],
 )
 def test_plain_message(tool, arguments, words):
@@ -71,6 +75,8 @@ def test_plain_message(tool, arguments, words):
     [
         (MASKRCNN, 'data/coco/val2017'),
         (UPERNET, 'data/ade/ADEChallengeData2016/annotations/validation'),
+        (CLASSIFIER, 'data/imagenet/val'),
+        (IN21K, 'data/imagenet21k/val'),
     ],
 )
 def test_no_data_to_evaluate_on(tool, config, missing, tmp_path):
@@ -78,6 +84,17 @@ def test_no_data_to_evaluate_on(tool, config, missing, tmp_path):
     torch.save({'state_dict': {'a': torch.zeros(1)}}, path)
     code, message = tool('test', config, path)
     assert code == 2 and missing in message and 'Expected' in message and '--demo' in message
+
+
+def test_images_without_classes(tool, tmp_path):
+    """As ImageNet's validation images come out of their archive."""
+    for k in range(1000):
+        (tmp_path / 'train' / f'n{k:08d}').mkdir(parents=True)
+    (tmp_path / 'val').mkdir()
+    (tmp_path / 'val' / 'ILSVRC2012_val_00000001.JPEG').touch()
+    code, message = tool('train', CLASSIFIER, '--data-root', tmp_path)
+    assert code == 2 and f'{tmp_path}/val holds 0 folders of classes' in message
+    assert 'meta/val.txt' in message and 'Expected' in message
 
 
 def test_empty_folders_are_no_data(tool, tmp_path):

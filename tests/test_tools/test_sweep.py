@@ -1,6 +1,6 @@
 """Every config as it is takes a training step and an evaluation on the demo's data.
 
-Without ``-m ''`` only one for each head and for each family is run.
+Without ``-m ''`` only one for each head and for each family is run, and no demo to its end.
 """
 
 import json
@@ -45,3 +45,13 @@ def test_a_training_step_and_an_evaluation(name, tmp_path, monkeypatch):
     metric = metrics.get(head_of(name), 'coco/bbox_mAP')
     assert 0 <= evaluation[metric] <= 100
     assert ('coco/segm_mAP' in evaluation) == ('maskrcnn' in name or 'htc' in name)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize('family', ['regionvit', 'focal', 'rmt', 'vil'])
+def test_classifiers_learn_digits(family, tmp_path, monkeypatch):
+    """At least 95 % of digits that no training has seen."""
+    options = ['demo.max_iters=300', 'demo.log_interval=50', 'val_dataloader.dataset.indices=357']
+    train_demo_here(f'demo_cls_{family}', tmp_path, monkeypatch, options)
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    assert json.loads(log.read_text().splitlines()[-1])['accuracy/top1'] >= 95

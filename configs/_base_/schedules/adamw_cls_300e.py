@@ -1,4 +1,4 @@
-# As DeiT, with a linear warm-up of 20 epochs: Focal Transformer, Sec. 4.1. 1024 images a step.
+# Focal Transformer, Sec. 4.1: 1024 images a step, a linear warm-up of 20 epochs.
 _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 
 optim_wrapper = dict(

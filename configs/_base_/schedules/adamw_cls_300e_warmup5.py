@@ -1,4 +1,4 @@
-# RMT, Appendix B: 5 epochs of warm-up and averaged weights, as DeiT. Gradients are not clipped.
+# As DeiT: 5 epochs of warm-up, gradients are not clipped.
 _base_ = './adamw_cls_300e.py'
 
 optim_wrapper = dict(clip_grad=None)
@@ -6,4 +6,3 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
 ]
-custom_hooks = [dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL')]

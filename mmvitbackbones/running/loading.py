@@ -1,0 +1,33 @@
+"""Whole classifiers are loaded here instead of by mmengine, which knows no published names."""
+
+from __future__ import annotations
+
+from mmengine.runner import Runner
+
+from ..checkpoints import LoadReport, load_published
+
+
+def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadReport:
+    """Load a whole classifier, as published or our own, before a run.
+
+    Args:
+        runner (Runner): Has the model, an ``ImageClassifier``.
+        path (str): The file.
+        complete (bool): Whether parts may not start new, such as a head for other classes.
+
+    Returns:
+        LoadReport: What was loaded.
+
+    Raises:
+        ValueError: As :func:`load_published`; or if the file is not complete.
+    """
+    model = getattr(runner.model, 'module', runner.model)
+    model.init_weights()  # only once: mmengine's own call does nothing then
+    report = load_published(model, path)
+    if complete and report.new:
+        raise ValueError(
+            f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained. '
+            'Is model.head.num_classes that of the file?'
+        )
+    runner._load_from = None
+    return report
