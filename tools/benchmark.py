@@ -109,7 +109,10 @@ def find_backbone(name: str) -> None:
     registry = MODELS.children[scope] if scope else MODELS
     known = sorted(k for k, v in registry.module_dict.items() if v.__module__.startswith(home))
     if short not in known:
-        raise BenchmarkError(f"no backbone '{short}' in {package}: allowed are {', '.join(known)}")
+        hint = '' if scope else ', or a classifier such as cls_focal_t_in1k'
+        raise BenchmarkError(
+            f"no backbone '{short}' in {package}: allowed are {', '.join(known)}{hint}"
+        )
 
 
 class Subject:
@@ -131,7 +134,7 @@ class Subject:
         try:
             self.model = MODELS.build(config.copy()).to(self.device)
         except Exception as error:  # a backbone may raise anything for an option it dislikes
-            raise BenchmarkError(f'cannot build {config}: {one_line(error)}') from error
+            raise BenchmarkError(f'{one_line(error)} (cannot build {config})') from error
         self.call = self.model
         if settings['compile']:
             # A model that cannot be one graph compiles its blocks one by one; at torch's limit of

@@ -123,6 +123,7 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
         classifier.load_state_dict({**filled, **rest}, strict=False)
         report.loaded += rest
         report.new += new
+        report.unused += new
         restarted += new
     print_log(str(report), logger='current')
     _warn(restarted, report)

@@ -17,7 +17,7 @@ DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
 SIZE = 256  # pixels; scenes are resized to fit a square of this side
 
 
-def use_demo_data(cfg: Config, root: str, digits: str) -> None:
+def use_demo_data(cfg: Config, root: str) -> None:
     """Point a detection or segmentation config at the digit scenes, a classifier at the digits.
 
     Data, image size, classes, schedule and the number of proposals become those of the demo; the
@@ -25,8 +25,8 @@ def use_demo_data(cfg: Config, root: str, digits: str) -> None:
 
     Args:
         cfg (Config): The config, changed in place.
-        root (str): Folder that :func:`make_digit_scenes` wrote.
-        digits (str): Folder that :func:`make_digits` wrote.
+        root (str): Folder that :func:`make_digit_scenes` wrote; for a classifier
+            :func:`make_digits`.
 
     Raises:
         ValueError: If the config is of another toolbox, or ``demo`` has unknown keys.
@@ -40,7 +40,7 @@ def use_demo_data(cfg: Config, root: str, digits: str) -> None:
         train, val, metric = _segmentation_data(cfg, root)
         classes = len(SEMANTIC_CLASSES)
     elif scope == 'mmpretrain':
-        train, val, metric = _classification_data(cfg, digits)
+        train, val, metric = _classification_data(cfg, root)
         classes = len(CLASSES)
     else:
         raise ValueError(
@@ -48,7 +48,9 @@ def use_demo_data(cfg: Config, root: str, digits: str) -> None:
         )
     _set_classes(cfg.model, classes)
     _cheaper_proposals(cfg.model)
-    _set_data(cfg, train, val, metric, settings['batch_size'])
+    # Scenes may differ in size, digits do not.
+    val_batch_size = settings['batch_size'] if scope == 'mmpretrain' else 1
+    _set_data(cfg, train, val, metric, settings['batch_size'], val_batch_size)
     _set_schedule(cfg, **settings)
 
 
@@ -212,7 +214,9 @@ def _cheaper_proposals(model: ConfigDict) -> None:
             part['num_proposals'] = model.test_cfg.rcnn.max_per_img = 100
 
 
-def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int) -> None:
+def _set_data(
+    cfg: Config, train: dict, val: dict, metric: dict, batch_size: int, val_batch_size: int
+) -> None:
     loader = dict(num_workers=1, persistent_workers=True)
     cfg.train_dataloader = dict(
         batch_size=batch_size,
@@ -221,7 +225,10 @@ def _set_data(cfg: Config, train: dict, val: dict, metric: dict, batch_size: int
         **loader,
     )
     cfg.val_dataloader = dict(
-        batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=val, **loader
+        batch_size=val_batch_size,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=val,
+        **loader,
     )
     cfg.test_dataloader = cfg.val_dataloader
     cfg.val_evaluator = cfg.test_evaluator = metric

@@ -103,7 +103,16 @@ def check_weights(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: Names the file and what to do.
+        ValueError: If a whole classifier is to be loaded by mmengine, which knows no published
+            names and goes on with what it finds.
     """
+    init = cfg.model.get('init_cfg')
+    whole = cfg.model.get('pretrained') or (isinstance(init, Mapping) and init.get('checkpoint'))
+    if whole and cfg.model.backbone.type in _SOURCES and cfg.default_scope == 'mmpretrain':
+        raise ValueError(
+            f'a whole classifier starts from {whole!r} by load_from, not by pretrained or init_cfg '
+            'of the model'
+        )
     start = cfg.get('load_from')
     if start and '://' not in start and not osp.isfile(osp.expanduser(start)):
         raise FileNotFoundError(

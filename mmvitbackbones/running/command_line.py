@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, use_safe_loading
-from .config import DEMO_DIGITS, DEMO_ROOT
+from .config import DEMO_DIGITS, DEMO_ROOT, demo_root
 
 _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
 
@@ -96,8 +96,6 @@ def make_demo_data(cfg: Config) -> None:
     from ..datasets import make_digit_scenes, make_digits
 
     if get_local_rank() == 0:
-        if cfg.default_scope == 'mmpretrain':
-            make_digits(DEMO_DIGITS)
-        else:
-            make_digit_scenes(DEMO_ROOT)
+        make = make_digits if cfg.default_scope == 'mmpretrain' else make_digit_scenes
+        make(demo_root(cfg))
     barrier()

@@ -49,7 +49,7 @@ def load_config(
         from ..datasets.demo import drop_absent_weights, use_demo_data
 
         cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.split('.')[0] == 'demo'})
-        use_demo_data(cfg, DEMO_ROOT, DEMO_DIGITS)
+        use_demo_data(cfg, demo_root(cfg))
         drop_absent_weights(cfg, keep=cfg_options)
     if data_root:
         _move_data(cfg, data_root)
@@ -58,6 +58,11 @@ def load_config(
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
+
+
+def demo_root(cfg: Config) -> str:
+    """The folder of the demo's data for a config."""
+    return DEMO_DIGITS if cfg.get('default_scope') == 'mmpretrain' else DEMO_ROOT
 
 
 def _similar(path: str) -> str:
