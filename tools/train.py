@@ -81,6 +81,7 @@ def main() -> None:
             check_fit(model, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and is_classifier(model):
+            model.init_weights()
             load_classifier(runner, cfg.load_from)
         else:
             # Now rather than after the data set was read: a wrong file shows at once.

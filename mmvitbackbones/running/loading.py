@@ -10,6 +10,8 @@ from ..checkpoints import LoadReport, load_published
 def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadReport:
     """Load a whole classifier, as published or our own, before a run.
 
+    For training call its ``init_weights`` before: mmengine's own call does nothing then.
+
     Args:
         runner (Runner): Has the model, an ``ImageClassifier``.
         path (str): The file.
@@ -22,7 +24,6 @@ def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadRe
         ValueError: As :func:`load_published`; or if the file is not complete.
     """
     model = getattr(runner.model, 'module', runner.model)
-    model.init_weights()  # only once: mmengine's own call does nothing then
     report = load_published(model, path)
     if complete and report.new:
         raise ValueError(
