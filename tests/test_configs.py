@@ -471,7 +471,7 @@ def test_classification_recipe(name):
     assert cosine.type == 'CosineAnnealingLR' and cosine.get('begin', 0) == warmup
     assert [step.end for step in rise] == ([warmup] if warmup else [])
     assert cosine.eta_min == 1e-5
-    if family != 'vil' and warmup:
+    if warmup:
         assert rise[0].start_factor * rate == pytest.approx(1e-5 if family == 'focal' else 1e-6)
     clip = cfg.optim_wrapper.get('clip_grad')
     assert (clip and clip.max_norm) == (5.0 if family == 'focal' else None)
@@ -481,6 +481,7 @@ def test_classification_recipe(name):
         assert hooks['RandomShiftHook'].fraction == 0.75
     elif family == 'rmt':
         assert (hooks['EMAHook'].momentum, hooks['EMAHook'].update_buffers) == (4e-5, True)
+        assert cfg.model_wrapper_cfg.broadcast_buffers
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
     kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
-    if classifier is not None and kind != OURS:
-        _check_last_tokens(backbone, found.tensors, source)
+    if classifier is not None:
+        _check_last_tokens(backbone, kind, found.tensors, source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
     filled, restarted = _fill(backbone, family, found.tensors, report)
     if classifier is None:
@@ -204,13 +204,15 @@ def _fill_classifier(
     return filled, new
 
 
-def _check_last_tokens(backbone: nn.Module, tensors: Mapping, source: str) -> None:
-    """Refuse a published ViL whose last global token, which is classified, too, would be lost."""
+def _check_last_tokens(backbone: nn.Module, kind: str, tensors: Mapping, source: str) -> None:
+    """Refuse a ViL whose last global token would be lost; published ones classify it, too."""
     name = f'stages.{backbone.out_indices[-1]}.global_tokens'
-    if name in tensors and (name not in backbone.state_dict() or backbone.outputs != 'all'):
+    if name not in tensors:
+        return
+    if name not in backbone.state_dict() or (kind != OURS and backbone.outputs != 'all'):
         raise ValueError(
             f'{source} has a global token in the last stage, which its classifier needs: set '
-            "num_global_tokens=1 and outputs='all' in the backbone"
+            "num_global_tokens=1 and outputs='all' in the backbone, as it was trained"
         )
 
 
@@ -284,6 +286,7 @@ def _identify(
     state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
+    state = {n: t for n, t in state.items() if not n.startswith('data_preprocessor.')}
     others = {}
     if any(name.startswith('backbone.') for name in state):  # a whole detector or classifier
         others = {n: tensor for n, tensor in state.items() if not n.startswith('backbone.')}

@@ -87,7 +87,7 @@ def drop_absent_weights(cfg: Config, keep: Collection[str] = ()) -> None:
     """
 
     def is_absent(path: str) -> bool:
-        if '://' in path or osp.isfile(path):
+        if '://' in path or osp.isfile(osp.expanduser(path)):
             return False
         print_log(f'{path} is not there: the demo does without')
         return True

@@ -44,6 +44,7 @@ _LAYOUTS = {
     'ImageNet': ('ImageNet-1K', _IMAGENET_LAYOUT),
     'ImageNet21k': ('ImageNet-21K', _IMAGENET21K_LAYOUT),
 }
+_CLASSES = dict(ImageNet=1000, ImageNet21k=21841)
 # Where the papers' authors publish their weights, by the type of the backbone.
 _SOURCES = {
     'FocalTransformer': 'github.com/microsoft/Focal-Transformer',
@@ -77,21 +78,30 @@ def check_data(cfg: Config, *loaders: str) -> None:
             missing = [path for path in _paths(dataset) if not _holds_something(path)]
             if missing:
                 raise FileNotFoundError(_explain(dataset, missing))
-            if dataset['type'] == 'ImageNet':
-                _check_classes(dataset)
+            _check_classes(dataset)
 
 
 def _check_classes(dataset: Mapping) -> None:
-    """Images that no list names must be in folders of classes, one for each."""
-    root, split = dataset.get('data_root') or '', dataset.get('split')
-    if not split or dataset.get('ann_file') or osp.isfile(osp.join(root, 'meta', f'{split}.txt')):
+    """Images that no list names must be in folders of classes, one for each.
+
+    Labels are the numbers of the folders: with one missing they would be wrong without a word.
+    """
+    expected = _CLASSES.get(dataset.get('type'))
+    if expected is None or any(dataset.get(key) for key in ('ann_file', 'classes', 'metainfo')):
         return
-    path, listed = osp.join(root, split), osp.join(root, 'meta', f'{split}.txt')
+    root, split = dataset.get('data_root') or '', dataset.get('split')
+    prefix = dataset.get('data_prefix') or split
+    listed = osp.join(root, 'meta', f'{split}.txt') if split else None
+    if not isinstance(prefix, str) or (listed and osp.isfile(listed)):
+        return
+    path = osp.join(root, prefix)
     count = sum(entry.is_dir() for entry in os.scandir(path))
-    if count != 1000:
+    if count != expected:
+        layout = _LAYOUTS[dataset['type']][1].format(root=root)
         raise FileNotFoundError(
-            f'{path} holds {count} folders of classes instead of 1000, and there is no {listed}.\n'
-            f'Expected:\n{_IMAGENET_LAYOUT.format(root=root)}'
+            f'{path} holds {count} folders of classes instead of {expected}'
+            + (f', and there is no {listed}' if listed else '')
+            + f'.\nExpected:\n{layout}\nOther classes are told by classes=[...] in the data set.'
         )
 
 

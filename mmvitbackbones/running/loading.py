@@ -24,7 +24,11 @@ def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadRe
         ValueError: As :func:`load_published`; or if the file is not complete.
     """
     model = getattr(runner.model, 'module', runner.model)
-    report = load_published(model, path)
+    try:
+        report = load_published(model, path)
+    except ValueError as error:
+        hint = '' if complete else '. Its backbone alone is taken by model.backbone.init_cfg'
+        raise ValueError(f'{error}{hint}') from None
     if complete and report.new:
         raise ValueError(
             f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained. '

@@ -97,6 +97,14 @@ def test_the_last_global_token_is_not_lost():
     model = build('vil_tiny_rpe', num_global_tokens=1, outputs='all')
     report = load_published(model, weights)
     assert not report.new
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        (tokens,) = model.eval().backbone(x)
+        assert tokens.shape == (1, 384, 1 + 2 * 2)
+        expected = model.head.fc(model.neck.norm(tokens.transpose(1, 2)).mean(1))
+        torch.testing.assert_close(model(x), expected)
+    with pytest.raises(ValueError, match='num_global_tokens=1'):  # one of our own, too
+        load_published(build('vil_tiny_rpe'), model.state_dict())
     backbone = build('vil_tiny_rpe').backbone  # a detector's, say, needs none
     assert 'stages.3.global_tokens' in load_published(backbone, weights).unused
 

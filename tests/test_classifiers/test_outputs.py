@@ -98,6 +98,7 @@ def test_norm_and_pool(shape):
 
 
 def test_project_and_pool():
+    assert ProjectAndPool(512).proj.weight.std().item() == pytest.approx(0.02, rel=0.02)
     neck = tiny_backbones.randomise(ProjectAndPool(6, 5).double()).eval()
     x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
     (found,) = neck([x])

@@ -95,6 +95,18 @@ def test_images_without_classes(tool, tmp_path):
     code, message = tool('train', CLASSIFIER, '--data-root', tmp_path)
     assert code == 2 and f'{tmp_path}/val holds 0 folders of classes' in message
     assert 'meta/val.txt' in message and 'Expected' in message
+    options = ['train_dataloader.dataset.data_prefix=val', 'val_dataloader.dataset.classes=[a]']
+    code, message = tool('train', CLASSIFIER, '--data-root', tmp_path, '--cfg-options', *options)
+    assert code == 2 and f'{tmp_path}/val holds 0' in message
+
+
+def test_a_class_that_was_not_kept_back(tool, tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / 'val' / name).mkdir(parents=True)
+    file = tmp_path / 'any.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, file)
+    code, message = tool('test', IN21K, file, '--data-root', tmp_path)
+    assert code == 2 and f'{tmp_path}/val holds 2 folders of classes instead of 21841' in message
 
 
 def test_empty_folders_are_no_data(tool, tmp_path):

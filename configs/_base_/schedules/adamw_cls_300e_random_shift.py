@@ -14,4 +14,6 @@ optim_wrapper = dict(
         },
     ),
 )
+warmup, cosine = _base_.param_scheduler
+param_scheduler = [dict(warmup, start_factor=2e-3), cosine]  # from 1e-6
 custom_hooks = [dict(type='RandomShiftHook', fraction=0.75)]

@@ -4,5 +4,5 @@ _base_ = './adamw_cls_300e_4096.py'
 
 train_cfg = dict(max_epochs=30)
 optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-8))
-param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, end=30)]
+param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True)]
 auto_scale_lr = dict(base_batch_size=1024)
