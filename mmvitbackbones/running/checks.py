@@ -204,7 +204,7 @@ def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
 def _paths(dataset: Mapping) -> list[str]:
     """The files and folders a data set reads."""
     root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or dataset['split']  # mmpretrain's may be a word
+    prefix = dataset.get('data_prefix') or dataset.get('split')  # mmpretrain's may be a word
     prefixes = prefix.values() if isinstance(prefix, Mapping) else [prefix]
     parts = [dataset.get('ann_file') or '', *prefixes]
     return [osp.join(root, part) for part in parts if part]

@@ -9,7 +9,10 @@ import torch
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
+from mmengine.config import Config
 from running_tools import ROOT, load
+
+from mmvitbackbones.running import check_data
 
 MASKRCNN = 'configs/maskrcnn_regionvit_s_1x.py'
 UPERNET = 'configs/upernet_focal_t_160k.py'
@@ -107,6 +110,12 @@ def test_a_class_that_was_not_kept_back(tool, tmp_path):
     torch.save({'state_dict': {'a': torch.zeros(1)}}, file)
     code, message = tool('test', IN21K, file, '--data-root', tmp_path)
     assert code == 2 and f'{tmp_path}/val holds 2 folders of classes instead of 21841' in message
+
+
+@pytest.mark.parametrize('prefix', ['', {}])
+def test_data_need_no_prefix(prefix, tmp_path):
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix=prefix)
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train_dataloader')
 
 
 def test_empty_folders_are_no_data(tool, tmp_path):
