@@ -6,13 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type='FocalTransformer',
-        arch='tiny',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.2,
-    ),
+    backbone=dict(type='FocalTransformer', arch='tiny', drop_path_rate=0.2),
     neck=dict(in_channels=768, eps=1e-5),
     head=dict(in_channels=768),
 )

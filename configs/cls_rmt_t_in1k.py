@@ -6,13 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type='RMT',
-        arch='tiny',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(type='RMT', arch='tiny', drop_path_rate=0.1),
     neck=dict(_delete_=True, type='ProjectAndPool', in_channels=512),
     head=dict(in_channels=1024),
 )

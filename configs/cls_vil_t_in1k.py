@@ -11,8 +11,6 @@ model = dict(
         arch='tiny',
         position='ape',
         shift_mode=1,
-        out_indices=(3,),
-        out_norm=None,
         drop_path_rate=0.1,
     ),
     neck=dict(in_channels=384),

@@ -1,7 +1,6 @@
 """The tools as a user runs them, or as modules of this process."""
 
 import importlib.util
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -34,20 +33,14 @@ def load(tool):
 
 def train_demo_here(name, work_dir, monkeypatch, options=()):
     """A training step of a config and an evaluation, on the demo's data, in this process."""
-    options = (
-        ['demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=2']
-        + [
-            # Workers of loaders that are collected as garbage are waited for, 5 seconds each.
-            f'{split}_dataloader.{option}'
-            for split, option in itertools.product(
-                ('train', 'val'), ('num_workers=0', 'persistent_workers=False')
-            )
-        ]
-        + [
-            f'visualizer.name={name}',  # it writes the log, and is kept by its name
-            *options,
-        ]
-    )
+    # Workers of loaders that are collected as garbage are waited for, 5 seconds each.
+    in_process = ('num_workers=0', 'persistent_workers=False')
+    options = [
+        *('demo.max_iters=1', 'demo.log_interval=1', 'val_dataloader.dataset.indices=2'),
+        *(f'{split}_dataloader.{option}' for split in ('train', 'val') for option in in_process),
+        f'visualizer.name={name}',  # it writes the log, and is kept by its name
+        *options,
+    ]
     arguments = ['--demo', '--work-dir', str(work_dir), '--cfg-options', *options]
     monkeypatch.setattr(sys, 'argv', ['train.py', f'configs/{name}.py', *arguments])
     monkeypatch.chdir(ROOT)

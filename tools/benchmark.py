@@ -411,7 +411,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with torch.autocast(args.device, dtype, enabled=dtype is not torch.float32):
         if (one @ one).dtype is not dtype:  # older versions of torch only warn
             raise BenchmarkError(f'--dtype {args.dtype}: this torch has none on {args.device}')
-    if args.arch and args.backbone.startswith('cls_'):
+    classifier = args.backbone.startswith('cls_')
+    if args.arch and classifier:
         raise BenchmarkError(
             f'--arch: {args.backbone} has its own; change it by --cfg-options backbone.arch=...'
         )
@@ -446,7 +447,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print('times: median / minimum, and spread (interquartile range / median)')
     if args.memory:
         print(f'memory: {settings["memory_meaning"]}')
-    usual = (224, 224) if args.backbone.startswith('cls_') else (672, 1120)
+    usual = (224, 224) if classifier else (672, 1120)
     shapes = [tuple(shape) for shape in args.shape or [usual]]
     return dict(settings=settings, results=[measure(configs, s, settings) for s in shapes])
 

@@ -87,7 +87,7 @@ def main() -> None:
         model = getattr(runner.model, 'module', runner.model)
         published = False
         if is_classifier(model):
-            report = load_classifier(runner, args.checkpoint, complete=True)
+            report = load_classifier(runner, checkpoint, args.checkpoint, complete=True)
             published = report.kind != OURS
         if not published:
             check_fit(model, checkpoint, args.checkpoint)

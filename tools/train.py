@@ -82,7 +82,7 @@ def main() -> None:
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and is_classifier(model):
             model.init_weights()
-            load_classifier(runner, cfg.load_from)
+            load_classifier(runner, checkpoint, cfg.load_from)
         else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()

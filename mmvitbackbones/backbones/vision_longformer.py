@@ -207,7 +207,6 @@ class VisionLongformer(Pyramid):
             emitted=('local', 'all').index(outputs),
             init_cfg=init_cfg,
         )
-        self.outputs = outputs
         self.set_shift_mode(shift_mode)
 
     def set_shift_mode(self, shift_mode: int) -> None:

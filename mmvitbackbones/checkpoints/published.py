@@ -75,7 +75,11 @@ class LoadReport:
         return '\n'.join(lines)
 
 
-def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Mapping) -> LoadReport:
+def load_published(
+    model: nn.Module,
+    path_or_state_dict: str | os.PathLike | Mapping,
+    source: str = 'a state dict',
+) -> LoadReport:
     """Load published weights, or our own, into a backbone, or into a whole classifier.
 
     A published file is taken as it is: recognised by its names, renamed, and resized where the
@@ -87,6 +91,7 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
             with one, a neck of this package and a ``LinearClsHead``. The linear layer of a head for
             another number of classes starts new, with a warning.
         path_or_state_dict (str | os.PathLike | Mapping): A file, a URL, or what such a file holds.
+        source (str): What messages call the latter, such as the file that it was read from.
 
     Returns:
         LoadReport: What was loaded, resized, left new and left unused; also written to the log.
@@ -106,7 +111,7 @@ def load_published(model: nn.Module, path_or_state_dict: str | os.PathLike | Map
             f"got {type(backbone).__name__}; a detector's backbone is its .backbone"
         )
     if isinstance(path_or_state_dict, Mapping):
-        source, checkpoint = 'a state dict', path_or_state_dict
+        checkpoint = path_or_state_dict
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
     kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
@@ -209,7 +214,7 @@ def _check_last_tokens(backbone: nn.Module, kind: str, tensors: Mapping, source:
     name = f'stages.{backbone.out_indices[-1]}.global_tokens'
     if name not in tensors:
         return
-    if name not in backbone.state_dict() or (kind != OURS and backbone.outputs != 'all'):
+    if name not in backbone.state_dict() or (kind != OURS and backbone.emitted == 0):
         raise ValueError(
             f'{source} has a global token in the last stage, which its classifier needs: set '
             "num_global_tokens=1 and outputs='all' in the backbone, as it was trained"
@@ -259,7 +264,7 @@ def _warn(restarted: list[str], report: LoadReport) -> None:
 
 
 def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, without the prefixes of wrappers.
+    """The state dict of a checkpoint, without the prefixes of wrappers and what is no weight.
 
     Args:
         checkpoint (Mapping): A state dict, or a mapping that has one under 'state_dict', 'model'
@@ -272,7 +277,7 @@ def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
     return {
         re.sub(r'^module\.', '', name): tensor
         for name, tensor in checkpoint.items()
-        if isinstance(tensor, Tensor)
+        if isinstance(tensor, Tensor) and not name.startswith('data_preprocessor.')
     }
 
 
@@ -286,7 +291,6 @@ def _identify(
     state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
-    state = {n: t for n, t in state.items() if not n.startswith('data_preprocessor.')}
     others = {}
     if any(name.startswith('backbone.') for name in state):  # a whole detector or classifier
         others = {n: tensor for n, tensor in state.items() if not n.startswith('backbone.')}

@@ -117,6 +117,11 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
     return checkpoint
 
 
+def is_absent(path: str) -> bool:
+    """Whether a checkpoint's path names no file; whether a URL leads to one is not known."""
+    return '://' not in path and not os.path.isfile(os.path.expanduser(path))
+
+
 def use_safe_loading() -> None:
     """Make mmengine's own loading (``load_from``, ``resume``) go through this module."""
     CheckpointLoader.register_scheme(('', *_URL), read_checkpoint, force=True)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..checkpoints.reading import is_absent
 from ..running.nodes import dicts
 from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
 from .digits import SIDE as DIGIT_SIDE
@@ -86,20 +87,20 @@ def drop_absent_weights(cfg: Config, keep: Collection[str] = ()) -> None:
             left as it is.
     """
 
-    def is_absent(path: str) -> bool:
-        if '://' in path or osp.isfile(osp.expanduser(path)):
-            return False
-        print_log(f'{path} is not there: the demo does without')
-        return True
+    def must_go(path: str) -> bool:
+        absent = is_absent(path)
+        if absent:
+            print_log(f'{path} is not there: the demo does without')
+        return absent
 
-    if cfg.get('load_from') and 'load_from' not in keep and is_absent(cfg.load_from):
+    if cfg.get('load_from') and 'load_from' not in keep and must_go(cfg.load_from):
         cfg.load_from = None
     if any(option.startswith('model.backbone.init_cfg') for option in keep):
         return
     for part in dicts(cfg.model):
         init = part.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            if is_absent(init['checkpoint']):
+            if must_go(init['checkpoint']):
                 part['init_cfg'] = None
 
 

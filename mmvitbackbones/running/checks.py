@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..checkpoints.published import tensors_of
+from ..checkpoints.reading import is_absent
 from .nodes import dicts
 
 _COCO_LAYOUT = """\
@@ -90,11 +91,11 @@ def _check_classes(dataset: Mapping) -> None:
     if expected is None or any(dataset.get(key) for key in ('ann_file', 'classes', 'metainfo')):
         return
     root, split = dataset.get('data_root') or '', dataset.get('split')
-    prefix = dataset.get('data_prefix') or split
     listed = osp.join(root, 'meta', f'{split}.txt') if split else None
-    if not isinstance(prefix, str) or (listed and osp.isfile(listed)):
+    paths = [] if isinstance(dataset.get('data_prefix'), Mapping) else _paths(dataset)
+    if not paths or (listed and osp.isfile(listed)):
         return
-    path = osp.join(root, prefix)
+    (path,) = paths
     count = sum(entry.is_dir() for entry in os.scandir(path))
     if count != expected:
         layout = _LAYOUTS[dataset['type']][1].format(root=root)
@@ -124,14 +125,14 @@ def check_weights(cfg: Config) -> None:
             'of the model'
         )
     start = cfg.get('load_from')
-    if start and '://' not in start and not osp.isfile(osp.expanduser(start)):
+    if start and is_absent(start):
         raise FileNotFoundError(
             f'there is no checkpoint {start!r}, which load_from names. Train or put it there, name '
             'another file with --cfg-options load_from=FILE, or start without by load_from=None'
         )
     init = cfg.model.backbone.get('init_cfg')
     path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
-    if path and '://' not in path and not osp.isfile(osp.expanduser(path)):
+    if path and is_absent(path):
         source = _SOURCES.get(cfg.model.backbone.type)
         raise FileNotFoundError(
             f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Put weights '
@@ -155,7 +156,6 @@ def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
     while hasattr(model, 'module'):  # wrapped for several GPUs, or for several views
         model = model.module
     ours, theirs = model.state_dict(), tensors_of(checkpoint)
-    theirs = {name: t for name, t in theirs.items() if not name.startswith('data_preprocessor.')}
     problems = {
         'missing': [name for name in ours if name not in theirs],
         'unexpected': [name for name in theirs if name not in ours],

@@ -96,6 +96,7 @@ def make_demo_data(cfg: Config) -> None:
     from ..datasets import make_digit_scenes, make_digits
 
     if get_local_rank() == 0:
-        make = make_digits if cfg.default_scope == 'mmpretrain' else make_digit_scenes
-        make(demo_root(cfg))
+        root = demo_root(cfg)
+        make = make_digits if root == DEMO_DIGITS else make_digit_scenes
+        make(root)
     barrier()

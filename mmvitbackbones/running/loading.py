@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mmengine.runner import Runner
 
 from ..checkpoints import LoadReport, load_published
 
 
-def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadReport:
+def load_classifier(
+    runner: Runner, checkpoint: Mapping, path: str, complete: bool = False
+) -> LoadReport:
     """Load a whole classifier, as published or our own, before a run.
 
     For training call its ``init_weights`` before: mmengine's own call does nothing then.
 
     Args:
         runner (Runner): Has the model, an ``ImageClassifier``.
-        path (str): The file.
+        checkpoint (Mapping): What the file holds.
+        path (str): The file, for messages.
         complete (bool): Whether parts may not start new, such as a head for other classes.
 
     Returns:
@@ -25,7 +30,7 @@ def load_classifier(runner: Runner, path: str, complete: bool = False) -> LoadRe
     """
     model = getattr(runner.model, 'module', runner.model)
     try:
-        report = load_published(model, path)
+        report = load_published(model, checkpoint, source=path)
     except ValueError as error:
         hint = '' if complete else '. Its backbone alone is taken by model.backbone.init_cfg'
         raise ValueError(f'{error}{hint}') from None

@@ -2,6 +2,7 @@
 # vector of the last map stands in the configs.
 model = dict(
     type='ImageClassifier',
+    backbone=dict(out_indices=(3,), out_norm=None),
     neck=dict(type='NormAndPool'),
     head=dict(
         type='LinearClsHead',

@@ -2,11 +2,5 @@
 _base_ = './classifier.py'
 
 model = dict(
-    backbone=dict(
-        type='RegionViT',
-        outputs='regional',
-        out_indices=(3,),
-        out_norm=None,
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(type='RegionViT', outputs='regional', drop_path_rate=0.1),
 )
