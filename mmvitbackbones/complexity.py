@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .backbones.vision_longformer import VisionLongformerAttention, local_validity
+from .backbones.vision_longformer import VisionLongformerAttention, neighbourhoods
 from .zoo import Row, Zoo
 
 
@@ -160,9 +160,9 @@ def _masked_products(backbone: nn.Module) -> Iterator[list[float]]:
     def collect(attn: VisionLongformerAttention, inputs: tuple[Tensor, ...]) -> None:
         size, dims = tuple(inputs[0].shape[1:3]), inputs[0].shape[3]
         # Each window has as many queries as tokens, and two products.
-        valid = local_validity(size, attn.window, None, 0, torch.device('cpu'))
-        if valid is not None:
-            masked.append((~valid).sum().item() * attn.window**2 * dims * 2 / 1e9)
+        (seen,) = neighbourhoods(attn.window, None)
+        beyond = ~seen.on_map(size, torch.device('cpu'))
+        masked.append(beyond.sum().item() * attn.window**2 * dims * 2 / 1e9)
 
     modules = (m for m in backbone.modules() if isinstance(m, VisionLongformerAttention))
     hooks = [module.register_forward_pre_hook(collect) for module in modules]

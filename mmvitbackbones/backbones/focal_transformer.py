@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from mmengine.model.weight_init import trunc_normal_
@@ -19,10 +18,9 @@ from ..layers import (
     Residual,
     SelfAttention,
 )
-from ..layers.windows import Neighbourhood, pad_to_multiple
-from .pyramid import (
-    Pyramid,
-    Stage,
+from ..ops.backend import cached
+from ..ops.windows import Neighbourhood, pad_to_multiple
+from .options import (
     check_flags,
     check_heads,
     check_rates,
@@ -30,6 +28,7 @@ from .pyramid import (
     one_each,
     resolve_arch,
 )
+from .pyramid import Pyramid, Stage
 
 
 def _arch(dim: int, heads: int, depths: Sequence[int]) -> dict:
@@ -131,19 +130,26 @@ class FocalTransformer(Pyramid):
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             blocks = [
                 FocalBlock(
-                    dims[i],
-                    heads[i],
-                    windows[i],
-                    expands[i],
-                    focals[i],
-                    rate,
-                    drop_rate,
-                    attn_drop_rate,
+                    dims=dims[i],
+                    heads=heads[i],
+                    window=windows[i],
+                    expand=expands[i],
+                    focal_window=focals[i],
+                    drop_path=rate,
+                    drop=drop_rate,
+                    attn_drop=attn_drop_rate,
                 )
                 for rate in rates
             ]
             downsample = PatchEmbedding(dims[i - 1], dims[i], *downsampling) if i else None
-            stages.append(Stage(blocks, with_cp, downsample, PEG(dims[i]) if peg else None))
+            stages.append(
+                Stage(
+                    blocks,
+                    with_cp=with_cp,
+                    downsample=downsample,
+                    peg=PEG(dims[i]) if peg else None,
+                )
+            )
         super().__init__(
             PatchStem(3, dims[0], *stem),
             stages,
@@ -183,7 +189,15 @@ class FocalBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dims)
-        self.attn = FocalAttention(dims, heads, window, expand, focal_window, attn_drop, drop)
+        self.attn = FocalAttention(
+            dims=dims,
+            heads=heads,
+            window=window,
+            expand=expand,
+            focal_window=focal_window,
+            attn_drop=attn_drop,
+            proj_drop=drop,
+        )
         self.residual = Residual(drop_path)
         self.norm2 = nn.LayerNorm(dims)
         self.ffn = FeedForward(dims, 4 * dims, drop)
@@ -234,19 +248,17 @@ class FocalAttention(SelfAttention):
         height, width = x.shape[1:3]
         # Padded tokens are zero, but their keys are not: they carry the projection's bias.
         x = pad_to_multiple(x, self.window, self.window)
-        maps, neighbourhoods, valid = [x], [self.fine], None
+        maps, seen = [x], [self.fine]
         bias = self.bias()
         if self.surroundings is not None:
             bias = self.surroundings(bias)
         if self.pool is not None:
-            grid = self.fine.grid(x)
-            coarse, rows, columns = coarse_region(self.focal_window, grid)
+            pooled = self.pool(x)
+            coarse, rows, columns = coarse_region(self.focal_window, tuple(pooled.shape[1:3]))
+            maps, seen = [x, pooled], [self.fine, coarse]
             far = self.coarse_bias().unflatten(2, (self.focal_window, self.focal_window))
-            maps, neighbourhoods = [x, self.pool(x)], [self.fine, coarse]
             bias = torch.cat([bias, far[:, :, rows, columns].flatten(2)], dim=2)
-            valid = focal_validity(self.fine, coarse, grid, x.device)
-        y = self.attend(maps, neighbourhoods, bias, valid)
-        return y[:, :height, :width]
+        return self.attend(maps, seen, bias)[:, :height, :width]
 
 
 class SubWindowPooling(nn.Module):
@@ -306,8 +318,7 @@ class SurroundingsBias(nn.Module):
         return bias.index_copy(2, twice, merged)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@cached
 def surroundings_index(
     window: int, expand: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -357,20 +368,3 @@ def coarse_region(focal_window: int, grid: tuple[int, int]) -> tuple[Neighbourho
     reach = [(min(before, n - 1), min(after, n - 1)) for n in grid]
     rows, columns = (slice(before - first, before + last + 1) for first, last in reach)
     return Neighbourhood((1, 1), *reach), rows, columns
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def focal_validity(
-    fine: Neighbourhood, coarse: Neighbourhood, grid: tuple[int, int], device: torch.device
-) -> Tensor | None:
-    """Say which keys a window may attend to: all the fine ones, and the coarse ones on the map.
-
-    Returns:
-        Tensor | None: Boolean, (windows, keys); None where all are on the map.
-    """
-    if coarse.is_window:
-        return None
-    on_map = coarse.on_map(grid, device)
-    fine_keys = on_map.new_ones(len(on_map), fine.size[0] * fine.size[1])
-    return torch.cat([fine_keys, on_map], dim=1)

@@ -10,10 +10,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
-from ..layers.windows import merge, partition, validity
-from .pyramid import (
-    Pyramid,
-    Stage,
+from ..ops.layout import channels_last, on_map
+from ..ops.windows import Neighbourhood, merge, pad_to_multiple, partition
+from .options import (
     check_choice,
     check_flags,
     check_heads,
@@ -21,6 +20,7 @@ from .pyramid import (
     drop_path_rates,
     resolve_arch,
 )
+from .pyramid import Pyramid, Stage
 
 PATCH = 4  # pixels per local token, along each side
 
@@ -123,16 +123,16 @@ class RegionViT(Pyramid):
         )
         stages = [
             R2LStage(
-                dims[i - 1] if i else None,
-                dims[i],
-                heads[i],
-                window,
-                regional,
-                peg,
-                rates,
-                drop_rate,
-                attn_drop_rate,
-                with_cp,
+                in_dims=dims[i - 1] if i else None,
+                dims=dims[i],
+                heads=heads[i],
+                window=window,
+                regional=regional,
+                peg=peg,
+                drop_path=rates,
+                drop=drop_rate,
+                attn_drop=attn_drop_rate,
+                with_cp=with_cp,
             )
             for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))
         ]
@@ -179,7 +179,7 @@ class LocalTokenization(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
-        x = image.contiguous(memory_format=torch.channels_last)
+        x = channels_last(image)
         if len(self.local) == 1:
             # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
             height, width = x.shape[2:]
@@ -211,10 +211,9 @@ class Tokenization(LocalTokenization):
             tuple[Tensor, Tensor]: Local tokens (B, ceil(H / 4), ceil(W / 4), C), and regional
             tokens (B, ceil(H / 4M), ceil(W / 4M), C).
         """
-        image = image.contiguous(memory_format=torch.channels_last)
-        height, width = image.shape[2:]
-        padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        return *super().forward(image), self.regional(padded).permute(0, 2, 3, 1)
+        pixels = channels_last(image).permute(0, 2, 3, 1)
+        padded = pad_to_multiple(pixels, self.patch, self.patch)
+        return *super().forward(image), on_map(self.regional, padded)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -255,9 +254,13 @@ class R2LStage(Stage):
         with_cp: bool,
     ) -> None:
         encoder = R2LEncoder if regional else Encoder
-        blocks = [encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path]
-        downsample = Downsampling(in_dims, dims) if in_dims else None
-        super().__init__(blocks, with_cp, downsample, PEG(dims) if peg else None)
+        options = dict(dims=dims, heads=heads, window=window, drop=drop, attn_drop=attn_drop)
+        super().__init__(
+            [encoder(drop_path=rate, **options) for rate in drop_path],
+            with_cp=with_cp,
+            downsample=Downsampling(in_dims, dims) if in_dims else None,
+            peg=PEG(dims) if peg else None,
+        )
         self.window = window
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -275,9 +278,9 @@ class R2LStage(Stage):
         # What a single window would have beyond the map is not computed.
         window = tuple(min(self.window, side) for side in size)
         tokens = join(*maps, window=window)
-        valid = validity(size, window, tokens.device)
-        if valid is not None:
-            valid = F.pad(valid, (len(maps) - 1, 0), value=True)
+        valid, own = None, Neighbourhood(window)
+        if not own.sees_only_the_map(size):
+            valid = F.pad(own.on_map(size, tokens.device), (len(maps) - 1, 0), value=True)
         for i, block in enumerate(self.blocks):
             tokens = self.run(block, tokens, window, valid)
             if i == 0 and self.peg is not None:
@@ -326,8 +329,7 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
-        x = F.gelu(self.norm(x)).permute(0, 3, 1, 2)
-        return self.conv(x).permute(0, 2, 3, 1)
+        return on_map(self.conv, F.gelu(self.norm(x)))
 
 
 class Encoder(nn.Module):
@@ -360,7 +362,8 @@ class Encoder(nn.Module):
             tokens (Tensor): The tokens of each window, (B, rows, columns, R + h * w, C): R others,
                 if there are any, then the local ones.
             window (tuple[int, int]): Height and width (h, w) of the windows, at most M.
-            valid (Tensor, optional): Boolean, (rows * columns, R + h * w), the tokens on the map.
+            valid (Tensor, optional): Boolean, (rows * columns, R + h * w), True for the tokens on
+                the map; None: all are.
 
         Returns:
             Tensor: As ``tokens``.

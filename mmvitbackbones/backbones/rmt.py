@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,12 +10,10 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
-from ..layers.attention import at_a_time, attention, attention_in_chunks, token_chunks
-from ..layers.position import log_decay, rotary_embedding, rotate
-from ..layers.windows import place_on_map
-from .pyramid import (
-    Pyramid,
-    Stage,
+from ..ops.layout import channels_last, on_map
+from ..ops.manhattan import attend_columns, attend_map, attend_rows, log_gammas
+from ..ops.rotary import rotary_embedding, rotate
+from .options import (
     check_choice,
     check_flags,
     check_heads,
@@ -25,12 +22,7 @@ from .pyramid import (
     each_of,
     resolve_arch,
 )
-
-# Up to this many samples go through the columns one by one: their tokens lie apart in memory, and
-# copies of them would be kept for the backward pass.
-_FEW = 4
-# A key that weighs less than the e-th power of this, beside the query's own, does not count.
-_NEGLIGIBLE = -30.0
+from .pyramid import Pyramid, Stage
 
 # What an arch given as a dict may leave out. Without ``attention``, all stages but the last are
 # decomposed (Sec. 3.3).
@@ -165,7 +157,6 @@ class RMT(Pyramid):
         forms = each_of('attention', forms, ('decomposed', 'whole'), len(dims))
         scales = arch['layer_scale'] or [None] * len(dims)
         check_choice('decay', decay, ('bias', 'product', None))
-        ranges = [None] * len(dims) if decay is None else arch['decay_range']
         check_flags(with_cp=with_cp)
         check_rates(drop_path_rate=drop_path_rate)
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
@@ -179,17 +170,17 @@ class RMT(Pyramid):
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             blocks = [
                 RMTBlock(
-                    dims[i],
-                    heads[i],
-                    arch['mlp_ratios'][i],
-                    ranges[i],
-                    forms[i],
-                    decay,
-                    rate,
-                    scales[i],
-                    arch['cpe'],
-                    arch['lce'],
-                    arch['ffn_conv'],
+                    dims=dims[i],
+                    heads=heads[i],
+                    mlp_ratio=arch['mlp_ratios'][i],
+                    decay_range=arch['decay_range'][i],
+                    form=forms[i],
+                    decay=decay,
+                    drop_path=rate,
+                    layer_scale=scales[i],
+                    cpe=arch['cpe'],
+                    lce=arch['lce'],
+                    ffn_conv=arch['ffn_conv'],
                 )
                 for rate in rates
             ]
@@ -198,7 +189,11 @@ class RMT(Pyramid):
                 downsample = Downsampling(dims[i - 1], dims[i], norm_cfg)
             elif i:
                 downsample = PatchEmbedding(dims[i - 1], dims[i], 2)
-            stages.append(RMTStage(blocks, heads[i], ranges[i], with_cp, downsample))
+            stages.append(
+                RMTStage(
+                    blocks, head_dims=dims[i] // heads[i], with_cp=with_cp, downsample=downsample
+                )
+            )
         super().__init__(
             stem,
             stages,
@@ -229,8 +224,7 @@ class ConvStem(nn.Sequential):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
-        x = super().forward(image.contiguous(memory_format=torch.channels_last))
-        return (x.permute(0, 2, 3, 1),)
+        return (super().forward(channels_last(image)).permute(0, 2, 3, 1),)
 
 
 class Downsampling(nn.Module):
@@ -249,16 +243,15 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
-        return self.norm(self.conv(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        return on_map(lambda image: self.norm(self.conv(image)), x)
 
 
 class RMTStage(Stage):
-    """Blocks that share positions: rotations, and decay along rows and along columns.
+    """Blocks that share the rotations of the rotary embedding.
 
     Args:
         blocks (Sequence[nn.Module]): The blocks.
-        heads (int): Attention heads.
-        decay_range (tuple[float, float], optional): a and b of Eq. 8; None: no decay.
+        head_dims (int): Channels d of an attention head.
         with_cp (bool): See :class:`Stage`.
         downsample (nn.Module, optional): What comes before the first block.
     """
@@ -266,25 +259,20 @@ class RMTStage(Stage):
     def __init__(
         self,
         blocks: Sequence[nn.Module],
-        heads: int,
-        decay_range: tuple[float, float] | None,
+        head_dims: int,
         with_cp: bool,
         downsample: nn.Module | None,
     ) -> None:
-        super().__init__(blocks, with_cp, downsample)
-        self.heads, self.decay_range = heads, decay_range
+        super().__init__(blocks, with_cp=with_cp, downsample=downsample)
+        self.head_dims = head_dims
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Run the stage on a map of tokens, (B, H, W, C)."""
         x = self.downsample(x)
-        height, width, dims = x.shape[1:]
-        where = x.device, torch.promote_types(x.dtype, torch.float32)
-        positions = [rotary_embedding(height, width, dims // self.heads, *where)]
-        if self.decay_range is not None:
-            for length in (width, height):
-                positions.append(log_decay(length, self.heads, self.decay_range, *where))
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        cos, sin = rotary_embedding(*x.shape[1:3], self.head_dims, x.device, dtype)
         for block in self.blocks:
-            x = self.run(block, x, *positions)
+            x = self.run(block, x, cos, sin)
         return (x,)
 
 
@@ -295,9 +283,9 @@ class RMTBlock(nn.Module):
         dims (int): Channels C.
         heads (int): Attention heads.
         mlp_ratio (int): Hidden channels of the feed-forward network by C.
-        decay_range (tuple[float, float], optional): a and b of Eq. 8, where there is a decay.
-        form (str): 'decomposed' or 'whole'.
-        decay (str, optional): 'bias', 'product', or None for plain attention.
+        decay_range (tuple[float, float]): See :class:`ManhattanAttention`.
+        form (str): See there.
+        decay (str, optional): See there.
         drop_path (float): Stochastic depth.
         layer_scale (float, optional): Initial scale of the residual branches; None: not scaled.
         cpe (bool): Whether there is a position encoding.
@@ -310,7 +298,7 @@ class RMTBlock(nn.Module):
         dims: int,
         heads: int,
         mlp_ratio: int,
-        decay_range: tuple[float, float] | None,
+        decay_range: tuple[float, float],
         form: str,
         decay: str | None,
         drop_path: float,
@@ -322,120 +310,41 @@ class RMTBlock(nn.Module):
         super().__init__()
         self.cpe = PEG(dims, bias=True) if cpe else nn.Identity()
         self.norm1 = nn.LayerNorm(dims, eps=1e-6)
-        if decay is None:
-            self.attn = RotaryAttention(dims, heads, form, lce)
-        else:
-            self.attn = ManhattanAttention(dims, heads, decay_range, form, decay, lce)
+        self.attn = ManhattanAttention(
+            dims=dims, heads=heads, decay_range=decay_range, form=form, decay=decay, lce=lce
+        )
         self.residual1 = Residual(drop_path, dims, layer_scale)
         self.norm2 = nn.LayerNorm(dims, eps=1e-6)
         self.ffn = FeedForward(dims, mlp_ratio * dims, conv=ffn_conv)
         self.residual2 = Residual(drop_path, dims, layer_scale)
 
-    def forward(self, x: Tensor, rotation: Tensor, *log_decay: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Run the block.
 
         Args:
             x (Tensor): (B, H, W, C).
-            rotation (Tensor): See :meth:`RotaryAttention.forward`.
-            log_decay (Tensor): See there.
+            cos (Tensor): See :meth:`ManhattanAttention.forward`.
+            sin (Tensor): See there.
 
         Returns:
             Tensor: (B, H, W, C).
         """
         x = self.cpe(x)
-        y = self.attn(self.norm1(x), rotation, *log_decay)
-        x = self.residual1(x, y)
+        x = self.residual1(x, self.attn(self.norm1(x), cos, sin))
         return self.residual2(x, self.ffn(self.norm2(x)))
 
 
-class RotaryAttention(nn.Module):
-    """Self-attention with rotary embedding, along rows and columns or among all tokens.
-
-    Args:
-        dims (int): Channels C.
-        heads (int): Attention heads.
-        form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
-            (Eq. 5: among all tokens).
-        lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
-    """
-
-    def __init__(self, dims: int, heads: int, form: str, lce: bool) -> None:
-        super().__init__()
-        self.heads, self.form = heads, form
-        self.qk = nn.Linear(dims, 2 * dims)
-        self.v = nn.Linear(dims, dims)
-        self.lce = DepthwiseConv(dims, 5) if lce else None
-        self.proj = nn.Linear(dims, dims)
-
-    def forward(self, x: Tensor, rotation: Tensor, *log_decay: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            x (Tensor): (B, H, W, C).
-            rotation (Tensor): Complex numbers, (H, W, 1, d / 2), for heads of d channels.
-            log_decay (Tensor): Where there is a decay, its logarithm along a row, (heads, W, W),
-                and along a column, (heads, H, H).
-
-        Returns:
-            Tensor: (B, H, W, C).
-        """
-        q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), rotation)
-        values = self.v(x)
-        v = values.unflatten(-1, (self.heads, -1))
-        attend = self._decomposed if self.form == 'decomposed' else self._whole
-        y = attend(q, k, v, *log_decay).flatten(3)
-        if self.lce is not None:
-            y = self.lce(values).add_(y)
-        return self.proj(y)
-
-    def _decomposed(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        rows: Tensor | None = None,
-        columns: Tensor | None = None,
-    ) -> Tensor:
-        """Attend within each row, then within each column; (B, H, W, heads, d) in and out."""
-        y = self._along_rows(q, k, v, rows)
-        return self._along_columns(q, k, y, columns)
-
-    def _along_rows(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
-        """Attend within each row; (B, H, W, heads, d) in and out."""
-        batch = len(q)
-        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-        y = self._within_lines(q, k, v, log_decay)
-        return y.transpose(1, 2).unflatten(0, (batch, -1))
-
-    def _along_columns(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
-        """Attend within each column; (B, H, W, heads, d) in and out."""
-        if 1 < len(q) <= _FEW:
-            samples = zip(*(t.split(1) for t in (q, k, v)))
-            return torch.cat([self._along_columns(*sample, log_decay) for sample in samples])
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        return self._along_rows(q, k, v, log_decay).transpose(1, 2)
-
-    def _within_lines(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
-        """Attend within each of some lines of tokens; (lines, heads, tokens, d) in and out."""
-        return attention(q, k, v, log_decay)
-
-    def _whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend among all tokens; (B, H, W, heads, d) in and out."""
-        size = q.shape[1:3]
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
-        return attention(q, k, v).transpose(1, 2).unflatten(1, size)
-
-
-class ManhattanAttention(RotaryAttention):
+class ManhattanAttention(nn.Module):
     """MaSA (Sec. 3.2): self-attention with rotary embedding and spatial decay.
 
     Args:
         dims (int): Channels C.
         heads (int): Attention heads.
         decay_range (tuple[float, float]): a and b of Eq. 8.
-        form (str): See :class:`RotaryAttention`.
-        decay (str): 'bias' or 'product', see :class:`RMT`.
-        lce (bool): See :class:`RotaryAttention`.
+        form (str): 'decomposed' (Eq. 6: among the tokens of a row, then of a column) or 'whole'
+            (Eq. 5: among all tokens).
+        decay (str, optional): 'bias' or 'product', see :class:`RMT`; None: no decay.
+        lce (bool): Add the local context enhancement (Eq. 7), a depth-wise 5x5 convolution.
     """
 
     def __init__(
@@ -444,82 +353,40 @@ class ManhattanAttention(RotaryAttention):
         heads: int,
         decay_range: tuple[float, float],
         form: str,
-        decay: str,
+        decay: str | None,
         lce: bool,
     ) -> None:
-        super().__init__(dims, heads, form, lce)
-        self.decay = decay
-        self.steepest = math.log(1 - 2.0 ** -min(decay_range))
+        super().__init__()
+        self.heads, self.form, self.decay = heads, form, decay
+        self.log_gamma = None if decay is None else log_gammas(heads, decay_range)
+        self.qk = nn.Linear(dims, 2 * dims)
+        self.v = nn.Linear(dims, dims)
+        self.lce = DepthwiseConv(dims, 5) if lce else None
+        self.proj = nn.Linear(dims, dims)
 
-    def _decomposed(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        least = self._least(q, k)
-        return super()._decomposed(q, k, v, _cut(rows, least), _cut(columns, least))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Attend.
 
-    def _within_lines(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
-        if self.decay == 'bias':
-            return super()._within_lines(q, k, v, log_decay)
-        count = at_a_time(log_decay.numel(), log_decay)
-        lines = [(slice(i, i + count),) for i in range(0, len(q), count)]
-        weight = log_decay.exp()
+        Args:
+            x (Tensor): (B, H, W, C).
+            cos (Tensor): Cosines of the rotations, (H, W, 1, d / 2), for heads of d channels.
+            sin (Tensor): Their sines.
 
-        def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
-            return attention(*part, weight=weight)
-
-        return attention_in_chunks(q, k, v, [(i, i) for i in lines], attend)
-
-    def _whole(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        height, width = columns.shape[1], rows.shape[1]
-        least = self._least(q, k)
-        # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
-        scores = len(rows) * height * width * (len(q) if self.decay == 'product' else 1)
-        count = at_a_time(scores, rows)
-
-        def attend(queries: tuple[slice, ...], scratch: dict, *part: Tensor) -> Tensor:
-            """From some queries, rows or a part of one row, to all tokens."""
-            lines, places = place_on_map(queries[2], width)
-            # The Manhattan distance is the sum of those along the two axes.
-            vertical = columns[:, lines, None, :, None]
-            horizontal = rows[:, None, places, None, :]
-            shape = torch.broadcast_shapes(vertical.shape, horizontal.shape)
-            # The first part is the largest one.
-            if 'decay' not in scratch:
-                scratch['decay'] = rows.new_empty(math.prod(shape))
-            log_decay = scratch['decay'][: math.prod(shape)].view(shape)
-            log_decay = torch.add(vertical, horizontal, out=log_decay).flatten(3).flatten(1, 2)
-            if least is not None:
-                log_decay.masked_fill_(log_decay < least, float('-inf'))
-            if self.decay == 'bias':
-                return attention(*part, log_decay)
-            return attention(*part, weight=log_decay.exp_())
-
-        every = slice(None)
-        chunks = [
-            ((every, every, tokens), (every,)) for tokens in token_chunks(height, width, count)
-        ]
-        q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
-        y = attention_in_chunks(q, k, v, chunks, attend)
-        return y.transpose(1, 2).unflatten(1, (height, width))
-
-    def _least(self, q: Tensor, k: Tensor) -> Tensor | None:
-        """Logarithm of the decay below which a key is negligible whatever its score, (heads, 1, 1).
-
-        Without a cut, far keys get weights that CPUs compute with several times as slowly, as they
-        leave the normal range of float32.
+        Returns:
+            Tensor: (B, H, W, C).
         """
-        height, width = q.shape[1:3]
-        distance = height + width - 2 if self.form == 'whole' else max(height, width) - 1
-        if q.device.type != 'cpu' or q.dtype == torch.float64:
-            return None
-        if self.steepest * distance > 2 * _NEGLIGIBLE:
-            return None
-        # No score is larger than the product of the longest query and key.
-        longest = [t.detach().float().norm(dim=-1).amax((0, 1, 2)) for t in (q, k)]
-        gap = 2 * longest[0] * longest[1] * q.shape[-1] ** -0.5
-        return (_NEGLIGIBLE - gap)[:, None, None]
-
-
-def _cut(log_decay: Tensor, least: Tensor | None) -> Tensor:
-    return log_decay if least is None else log_decay.masked_fill(log_decay < least, float('-inf'))
+        q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), cos, sin)
+        values = self.v(x)
+        v = values.unflatten(-1, (self.heads, -1))
+        how = dict(log_gamma=self.log_gamma, product=self.decay == 'product')
+        if self.form == 'decomposed':
+            y = attend_columns(q, k, attend_rows(q, k, v, **how), **how)
+        else:
+            y = attend_map(q, k, v, **how)
+        y = y.flatten(3)
+        if self.lce is not None:
+            y = self.lce(values) + y
+        return self.proj(y)
 
 
 def _check_arch(arch: Mapping) -> None:

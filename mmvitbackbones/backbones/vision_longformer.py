@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -22,18 +20,10 @@ from ..layers import (
     Residual,
     SelfAttention,
 )
-from ..layers.attention import (
-    at_a_time,
-    attention,
-    attention_in_chunks,
-    token_chunks,
-    window_attention,
-)
-from ..layers.position import bias_from
-from ..layers.windows import Neighbourhood, pad_to_multiple
-from .pyramid import (
-    Pyramid,
-    Stage,
+from ..ops.attention import attend, attend_map, attention
+from ..ops.tables import bias_from
+from ..ops.windows import Neighbourhood, pad_to_multiple
+from .options import (
     check_choice,
     check_flags,
     check_heads,
@@ -43,6 +33,7 @@ from .pyramid import (
     one_each,
     resolve_arch,
 )
+from .pyramid import Pyramid, Stage
 
 EPS = 1e-6
 
@@ -184,16 +175,17 @@ class VisionLongformer(Pyramid):
                     attn = VisionLongformerAttention(window=windows[i], **common)
                 else:
                     attn = FullAttention(side=side, **common)
-                blocks.append(ViLBlock(dims[i], attn, rate, drop_rate))
+                blocks.append(ViLBlock(dims[i], attn, drop_path=rate, drop=drop_rate))
+            downsample = PatchEmbedding(dims[i - 1], dims[i], patches[i], eps=EPS) if i else None
             stages.append(
                 ViLStage(
-                    dims[i],
                     blocks,
-                    tokens[i],
-                    AbsolutePosition(side, dims[i]) if position == 'ape' else None,
-                    with_cp,
-                    PatchEmbedding(dims[i - 1], dims[i], patches[i], eps=EPS) if i else None,
-                    PEG(dims[i]) if peg else None,
+                    dims=dims[i],
+                    num_tokens=tokens[i],
+                    position=AbsolutePosition(side, dims[i]) if position == 'ape' else None,
+                    with_cp=with_cp,
+                    downsample=downsample,
+                    peg=PEG(dims[i]) if peg else None,
                 )
             )
         super().__init__(
@@ -230,8 +222,8 @@ class ViLStage(Stage):
     """Patch embedding, position embedding, then blocks on local and global tokens.
 
     Args:
-        dims (int): Channels C.
         blocks (Sequence[nn.Module]): The blocks.
+        dims (int): Channels C.
         num_tokens (int): Global tokens n_g, new in each stage.
         position (AbsolutePosition, optional): Of the local tokens; the global ones then have one,
             too.
@@ -242,15 +234,15 @@ class ViLStage(Stage):
 
     def __init__(
         self,
-        dims: int,
         blocks: Sequence[nn.Module],
+        dims: int,
         num_tokens: int,
         position: AbsolutePosition | None,
         with_cp: bool,
         downsample: nn.Module | None,
         peg: nn.Module | None,
     ) -> None:
-        super().__init__(blocks, with_cp, downsample, peg)
+        super().__init__(blocks, with_cp=with_cp, downsample=downsample, peg=peg)
         self.position = position
         self.global_tokens = self.global_position = None
         if num_tokens:
@@ -338,6 +330,18 @@ class GlobalBias(nn.Module):
             self.global_to_local = _parameter(heads, num_tokens)
             self.global_to_global = _parameter(heads, num_tokens, num_tokens)
 
+    def of_queries(self, size: tuple[int, int]) -> Tensor:
+        """Biases of global tokens to all tokens, those of a map behind them.
+
+        Args:
+            size (tuple[int, int]): Height H and width W of the map.
+
+        Returns:
+            Tensor: (heads, n_g, n_g + H * W).
+        """
+        to_local = self.global_to_local[:, :, None].expand(-1, -1, size[0] * size[1])
+        return torch.cat([self.global_to_global, to_local], dim=2)
+
 
 class ViLAttention(SelfAttention):
     """What both forms of attention share: projections and biases of global tokens.
@@ -414,37 +418,34 @@ class VisionLongformerAttention(ViLAttention):
         Returns:
             Tensor: (B, H, W, C).
         """
-        window, count = self.window, 0 if tokens is None else tokens.shape[1]
+        window = self.window
         bias = None if self.bias is None else self.bias()
         chunks = self._chunks()
         if bias is not None and chunks is not None:
             bias = _of_chunks(bias, window, chunks)
-        seen = [*neighbourhoods(window, chunks)]
-        maps = [x] * len(seen)
+        seen = neighbourhoods(window, chunks)
+        maps, sizes = [x] * len(seen), [size] * len(seen)
         if tokens is not None:
             # Every window has a copy of the few global tokens.
-            rows, columns = seen[0].grid(x)
-            copies = tokens[:, None, None].expand(-1, rows, columns, *tokens.shape[1:])
+            count, grid = tokens.shape[1], (x.shape[1] // window, x.shape[2] // window)
+            copies = tokens[:, None, None].expand(-1, *grid, *tokens.shape[1:])
             maps.append(copies.flatten(2, 3))
+            sizes.append((grid[0], grid[1] * count))
             seen.append(Neighbourhood((1, count)))
             if bias is not None:
                 to_global = self.global_bias.local_to_global[:, None].expand(-1, bias.shape[1], -1)
                 bias = torch.cat([bias, to_global], dim=2)
-        valid = local_validity(size, window, chunks, count, x.device)
-        y = window_attention(maps, seen, bias, valid, self.dropout_p)
+        y = attend(maps, seen, bias, sizes, self.dropout_p)
         return y[:, : size[0], : size[1]]
 
     def _global(self, x: Tensor, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """From global tokens to all, (B, n_g, C); arguments as in :meth:`_local`."""
-        height, width, count = *x.shape[1:3], tokens.shape[1]
+        height, width = size
         # One window of all the tokens.
-        seen = [Neighbourhood((1, count)), Neighbourhood((height, width))]
-        bias = None
-        if self.global_bias is not None:
-            to_local = self.global_bias.global_to_local[:, :, None].expand(-1, -1, height * width)
-            bias = torch.cat([self.global_bias.global_to_global, to_local], dim=2)
-        valid = global_validity(size, (height, width), count, x.device)
-        return window_attention([tokens[:, None], x], seen, bias, valid, self.dropout_p)[:, 0]
+        seen = [Neighbourhood((1, tokens.shape[1])), Neighbourhood(size)]
+        bias = None if self.global_bias is None else self.global_bias.of_queries(size)
+        maps = [tokens[:, None], x[:, :height, :width]]
+        return attend(maps, seen, bias, dropout_p=self.dropout_p)[:, 0]
 
     def _chunks(self) -> tuple[tuple[int, int], ...] | None:
         """Offsets of the chunks that are seen now; None for all nine."""
@@ -474,56 +475,39 @@ class FullAttention(ViLAttention):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
         """Attend; as :meth:`VisionLongformerAttention.forward`."""
-        size, count = x.shape[1:3], 0 if tokens is None else tokens.shape[1]
+        size, count = tuple(x.shape[1:3]), 0 if tokens is None else tokens.shape[1]
         everything = x.flatten(1, 2)
         if count:
             everything = torch.cat([tokens, everything], dim=1)
         q, k, v = (t.transpose(1, 2) for t in self.project(everything).unbind(2))
+        y = self._local(q[:, :, count:], k, v, size)
         asking = count if self.queries else 0  # global tokens among the queries
-        q = q[:, :, count - asking :]
-        y = self.output(self._attend(q, k, v, asking, size).transpose(1, 2).flatten(2))
+        if asking:
+            y = torch.cat([self._global(q[:, :, :count], k, v, size), y], dim=2)
+        y = self.output(y.transpose(1, 2).flatten(2))
         local = y[:, asking:].unflatten(1, size)
         return (local, y[:, :asking]) if asking else (local,)
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, asking: int, size: tuple[int, int]
-    ) -> Tensor:
+    def _local(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+        """From local tokens, (B, heads, H * W, d), to all, (B, heads, n_g + H * W, d)."""
         if self.bias is None:
             return attention(q, k, v, dropout_p=self.dropout_p)
         learned = [self.bias(size)]
         if self.global_bias is not None:
-            learned += self.global_bias.parameters()
+            learned.append(self.global_bias.local_to_global)
 
-        def bias(queries: slice, offsets: Tensor, *of_global: Tensor) -> Tensor:
-            """Of some queries to all tokens, (heads, queries, n_g + H * W)."""
-            if queries.start < asking:
-                _, to_local, among = of_global
-                to_local = to_local[:, :, None].expand(-1, -1, size[0] * size[1])
-                return torch.cat([among, to_local], dim=2)
-            local = bias_from(offsets, slice(queries.start - asking, queries.stop - asking))
-            if of_global:
-                to_global = of_global[0][:, None].expand(-1, local.shape[1], -1)
-                local = torch.cat([to_global, local], dim=2)
-            return local
+        def bias(queries: slice, offsets: Tensor, *local_to_global: Tensor) -> Tensor:
+            """Of some queries to all keys, (heads, queries, n_g + H * W)."""
+            found = bias_from(offsets, queries)
+            others = (x[:, None].expand(-1, found.shape[1], -1) for x in local_to_global)
+            return torch.cat([*others, found], dim=2)
 
-        # The bias of all pairs of tokens is too large to keep.
-        count = at_a_time(k[..., 0].numel(), k)
-        parts = [slice(0, asking)] if asking else []
-        for tokens in token_chunks(*size, count):
-            parts.append(slice(tokens.start + asking, tokens.stop + asking))
-        if self.dropout_p:
-            # What is computed twice would be dropped anew.
-            every = torch.cat([bias(part, *learned) for part in parts], dim=1)
-            return attention(q, k, v, every, dropout_p=self.dropout_p)
+        return attend_map(q, k, v, bias, learned, size, self.dropout_p)
 
-        def attend(
-            queries: tuple, scratch: dict, q: Tensor, k: Tensor, v: Tensor, *learned: Tensor
-        ):
-            return attention(q, k, v, bias(queries[2], *learned))
-
-        every = slice(None)
-        chunks = [((every, every, part), (every,)) for part in parts]
-        return attention_in_chunks(q, k, v, chunks, attend, learned)
+    def _global(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+        """From global tokens, (B, heads, n_g, d), to all."""
+        bias = None if self.global_bias is None else self.global_bias.of_queries(size)
+        return attention(q, k, v, bias, dropout_p=self.dropout_p)
 
 
 def neighbourhoods(window: int, chunks: tuple[tuple[int, int], ...] | None) -> list[Neighbourhood]:
@@ -541,54 +525,6 @@ def _of_chunks(x: Tensor, window: int, chunks: Sequence[tuple[int, int]]) -> Ten
     """Of (..., (3w) ** 2), by key, what belongs to some of the 3 x 3 chunks, in their order."""
     x = x.unflatten(-1, (3, window, 3, window))
     return torch.cat([x[..., 1 + dy, :, 1 + dx, :].flatten(-2) for dy, dx in chunks], dim=-1)
-
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def local_validity(
-    size: tuple[int, int],
-    window: int,
-    chunks: tuple[tuple[int, int], ...] | None,
-    num_tokens: int,
-    device: torch.device,
-) -> Tensor | None:
-    """Say which keys local tokens may attend to: those on the map, and the global ones.
-
-    Args:
-        size (tuple[int, int]): Height and width of the map.
-        window (int): Side w of a chunk.
-        chunks (tuple, optional): Offsets of the chunks that are seen; None: all nine.
-        num_tokens (int): Global tokens n_g.
-        device (torch.device): Where the result is kept.
-
-    Returns:
-        Tensor | None: Boolean, (windows, keys); None where all are on the map.
-    """
-    if chunks == ((0, 0),) and not any(side % window for side in size):
-        return None
-    valid = torch.cat([seen.on_map(size, device) for seen in neighbourhoods(window, chunks)], dim=1)
-    return F.pad(valid, (0, num_tokens), value=True)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def global_validity(
-    size: tuple[int, int], padded: tuple[int, int], num_tokens: int, device: torch.device
-) -> Tensor | None:
-    """Say which keys global tokens may attend to: themselves, and those on the map.
-
-    Args:
-        size (tuple[int, int]): Height and width of the map.
-        padded (tuple[int, int]): The same with its padding.
-        num_tokens (int): Global tokens n_g.
-        device (torch.device): Where the result is kept.
-
-    Returns:
-        Tensor | None: Boolean, (1, keys); None where there is no padding.
-    """
-    if size == padded:
-        return None
-    return F.pad(Neighbourhood(padded).on_map(size, device), (num_tokens, 0), value=True)
 
 
 def _parameter(*shape: int) -> nn.Parameter:

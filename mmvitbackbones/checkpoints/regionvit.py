@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.position import resize_table
+from ..ops.tables import resize_table
 from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'RegionViT'

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..layers.position import interpolate, resize_table
+from ..ops.tables import interpolate, resize_table
 from .conversion import CLASSIFIER, Conversion, rename
 
 NAME = 'ViL'

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..backbones.pyramid import check_choice
+from ..backbones.options import check_choice
 
 
 @MODELS.register_module()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .windows import pad_to_multiple
+from ..ops.layout import channels_last, on_map
+from ..ops.windows import pad_to_multiple
 
 
 class PatchEmbedding(nn.Module):
@@ -44,8 +44,7 @@ class PatchEmbedding(nn.Module):
         """
         stride = self.conv.stride[0]
         x = pad_to_multiple(x, stride, stride)
-        x = self.conv(x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last))
-        return self.norm(x.permute(0, 2, 3, 1))
+        return self.norm(on_map(lambda image: self.conv(channels_last(image)), x))
 
 
 class PatchStem(PatchEmbedding):

@@ -12,7 +12,10 @@ CLASSIFIER = ('proj.', 'norm.', 'head.')
 
 @pytest.mark.parametrize('name', golden_cases.names('rmt'))
 def test_golden(name):
-    """In one test for both types, as the weights take longer to make than to use."""
+    """In one test for both types, as the weights take longer to make than to use.
+
+    Angles and decays are float32 values: the case's differ in last bits from correctly rounded ones.
+    """
     case = golden_cases.GoldenCase(name)
     model = RMT(case.info['variant'], out_norm=None)
     classifier = sum(
@@ -23,6 +26,6 @@ def test_golden(name):
     assert sum(p.numel() for p in model.parameters()) == case.info['params'] - classifier
     report = load_published(model, case.weights())
     assert not report.new and not report.resized
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-6)):
         with torch.no_grad():
             case.check(model.to(dtype).eval()(case.image().to(dtype)), tolerance)

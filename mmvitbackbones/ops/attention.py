@@ -1,0 +1,196 @@
+"""Softmax attention: among sequences, and of windows to what they see on maps.
+
+``softmax(q k^T / sqrt(d) + bias) v``, over the keys that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import cpu
+from .backend import cached, why_plain
+from .chunked import at_a_time, in_parts, token_slices
+from .windows import Neighbourhood, merge
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    valid: Tensor | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Softmax attention of tokens that lie ready, by torch's own fused kernels.
+
+    Args:
+        q (Tensor): Queries, (B, heads, N, d); B counts the windows of all the samples.
+        k (Tensor): Keys, (B, heads, K, d).
+        v (Tensor): Values, (B, heads, K, d).
+        bias (Tensor, optional): Added to the scores of every window, (heads, N, K).
+        valid (Tensor, optional): Boolean, (windows, K), True where a key may be attended to;
+            ``windows`` divides B, and the windows of a sample follow each other. Every window
+            needs a valid key.
+        dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+
+    Returns:
+        Tensor: (B, heads, N, d).
+    """
+    mask = None
+    if bias is not None:
+        # On a CPU half types take a bias in float32, elsewhere it has to be rounded.
+        half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
+        exact = half and q.device.type == 'cpu' and _half_takes_float()
+        mask = bias[None] if exact else bias[None].to(q.dtype)
+    if valid is not None:
+        valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
+        mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
+    with torch.autocast('cpu', enabled=False):  # would round the bias
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+
+
+def weighted_attention(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    """Softmax attention whose weights are multiplied, ``(softmax(q k^T / sqrt(d)) * weight) v``.
+
+    Args:
+        q (Tensor): Queries, (B, heads, N, d).
+        k (Tensor): Keys, (B, heads, K, d).
+        v (Tensor): Values, (B, heads, K, d).
+        weight (Tensor): (heads, N, K), of the type in which the weights are multiplied.
+
+    Returns:
+        Tensor: (B, heads, N, d).
+    """
+    scores = q * q.shape[-1] ** -0.5 @ k.mT
+    return (scores.softmax(-1, dtype=weight.dtype) * weight).to(v.dtype) @ v
+
+
+@lru_cache(maxsize=1)
+def _half_takes_float() -> bool:
+    """Whether this torch attends in half types with a mask in float32; old ones refuse."""
+    q = torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16, device='cpu')
+    try:
+        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.zeros(1, 1, device='cpu'))
+    except RuntimeError:
+        return False
+    return True
+
+
+def attend(
+    maps: Sequence[Tensor],
+    seen: Sequence[Neighbourhood],
+    bias: Tensor | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Attention of each window's tokens to what the window sees on one or more maps.
+
+    Args:
+        maps (Sequence[Tensor]): Projections to queries, keys and values, (B, H, W, 3, heads, d)
+            each, of whole windows. All have as many windows; the queries are those of the first.
+        seen (Sequence[Neighbourhood]): What a window sees on each of the maps.
+        bias (Tensor, optional): (heads, N, K), with the N tokens of a window and its K keys: map
+            after map, each map's in row-major order.
+        sizes (Sequence[tuple[int, int]], optional): Height and width of each map without its
+            padding, which is not attended to; None: nothing is padding.
+        dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+
+    Returns:
+        Tensor: (B, H, W, heads * d), with H and W of the first map.
+    """
+    seen = tuple(seen)
+    sizes = tuple(tuple(size) for size in sizes or [x.shape[1:3] for x in maps])
+    valid = None
+    if not all(one.sees_only_the_map(size) for one, size in zip(seen, sizes)):
+        valid = _valid(seen, sizes, maps[0].device)
+    return _attend(maps, seen, bias, valid, dropout_p)
+
+
+def attend_map(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Callable[..., Tensor],
+    learned: Sequence[Tensor],
+    size: tuple[int, int],
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Attention of all tokens of a map, whose bias of all pairs is too large to keep.
+
+    Args:
+        q (Tensor): Queries, (B, heads, H * W, d).
+        k (Tensor): Keys, (B, heads, K, d).
+        v (Tensor): Values, (B, heads, K, d).
+        bias (Callable): Makes the bias of some queries, given their slice, some rows or a part of
+            one, and what is ``learned``: (heads, queries, K).
+        learned (Sequence[Tensor]): What biases are made of.
+        size (tuple[int, int]): Height H and width W of the map.
+        dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+
+    Returns:
+        Tensor: (B, heads, H * W, d).
+    """
+
+    def compute(queries: slice, k: Tensor, v: Tensor, *learned: Tensor) -> Tensor:
+        part = q[:, :, queries]
+        return attention(part, k, v, bias(queries, *learned), dropout_p=dropout_p)
+
+    height, width = size
+    parts = token_slices(height, width, at_a_time(k[..., 0].numel(), k))
+    shared = (k, v, *learned)
+    return in_parts(compute, shared, parts, height * width, dim=2, random=dropout_p > 0)
+
+
+def attend_sequences(
+    qkv: Tensor, bias: Tensor | None = None, valid: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    """Attention among the tokens of each sequence.
+
+    Args:
+        qkv (Tensor): Projections to queries, keys and values, (B, N, 3, heads, d).
+        bias (Tensor, optional): (heads, N, N).
+        valid (Tensor, optional): Boolean, (windows, N), as in :func:`attention`.
+        dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
+
+    Returns:
+        Tensor: (B, N, heads * d).
+    """
+    # A sequence is a window of one row, on a map of one row.
+    row = qkv.flatten(0, 1)[None, None]
+    y = _attend([row], (Neighbourhood((1, qkv.shape[1])),), bias, valid, dropout_p)
+    return y.view(*qkv.shape[:2], -1)
+
+
+def _attend(
+    maps: Sequence[Tensor],
+    seen: tuple[Neighbourhood, ...],
+    bias: Tensor | None,
+    valid: Tensor | None,
+    dropout_p: float,
+) -> Tensor:
+    x, window = maps[0], seen[0].window
+    # Without bias and mask, torch's own kernels are as good on a CPU.
+    simple = bias is None and valid is None
+    if not simple and dropout_p == 0.0 and why_plain(x) is None:
+        return cpu.window_attention(maps, seen, bias, valid)
+    q = Neighbourhood(window).gather(x[:, :, :, 0]).flatten(0, 1)
+    keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
+    k, v = (torch.cat(keys, dim=1) if len(keys) > 1 else keys[0]).unbind(2)
+    q, k, v = (tokens.transpose(1, 2) for tokens in (q, k, v))
+    y = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
+    size = tuple(x.shape[1:3])
+    rows, columns = size[0] // window[0], size[1] // window[1]
+    return merge(y.unflatten(0, (x.shape[0], rows, columns)), window, size)
+
+
+@cached
+def _valid(
+    seen: tuple[Neighbourhood, ...], sizes: tuple[tuple[int, int], ...], device: torch.device
+) -> Tensor:
+    """Which keys of each window are on their maps, map after map: (windows, K)."""
+    return torch.cat([one.on_map(size, device) for one, size in zip(seen, sizes)], dim=1)

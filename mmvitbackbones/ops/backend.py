@@ -1,0 +1,169 @@
+"""Which implementation computes: the one choice, and the cache of index tensors.
+
+Every function of this package has a plain body, its definition: torch's own calls, on any device,
+in any type, differentiable, traceable and exportable. On a CPU a kernel of :mod:`.cpu` may replace
+it, with equal results. Kernels are operators of ``torch.library``: a profiler shows them as
+``mmvitbackbones::...``, a compiler sees one opaque call.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.autograd import forward_ad
+from torch.nn.modules import module as global_hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+# Torch before 2.4 cannot register gradients of operators.
+REGISTERS_GRADIENTS = hasattr(torch.library, 'register_autograd')
+# Layers whose weights a kernel may take: what they compute is known.
+_REPLACEABLE = (nn.Conv2d, nn.Dropout, nn.Linear)
+_HOOKS = (
+    '_forward_hooks',
+    '_forward_pre_hooks',
+    '_backward_hooks',
+    '_backward_pre_hooks',
+)
+_GLOBAL_HOOKS = (
+    '_global_forward_hooks',
+    '_global_forward_pre_hooks',
+    '_global_backward_hooks',
+    '_global_backward_pre_hooks',
+)
+
+_plain = 0  # how many ``with plain():`` are entered
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Let the plain bodies compute, in all threads, instead of kernels.
+
+    Example:
+        >>> with plain():
+        ...     maps = backbone(images)
+    """
+    global _plain
+    _plain += 1
+    try:
+        yield
+    finally:
+        _plain -= 1
+
+
+def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> str | None:
+    """Say why the plain body computes.
+
+    Args:
+        x (Tensor): What it computes with.
+        *layers (nn.Module, optional): Layers that a kernel would replace, or call in parts.
+        weights (bool): Whether a kernel would multiply by weights itself. Defaults to False.
+
+    Returns:
+        str | None: The reason; None where a kernel computes.
+    """
+    if _plain:
+        return 'plain() is entered'
+    if not REGISTERS_GRADIENTS:
+        return 'torch is older than 2.4'
+    if x.device.type != 'cpu':
+        return f'there is no kernel for {x.device.type}'
+    if torch.compiler.is_compiling():
+        if _exports():
+            return 'the model is being exported'
+    elif reason := _observer(x):
+        return reason
+    if weights and torch.is_autocast_enabled('cpu'):
+        return 'autocast casts the weights'
+    for layer in layers:
+        if layer is not None and (reason := _change(layer)):
+            return f'{type(layer).__name__} {reason}'
+    return None
+
+
+def _observer(x: Tensor) -> str | None:
+    """Who watches or transforms each of torch's calls, outside a compilation."""
+    if torch.jit.is_tracing():
+        return 'the model is being traced'
+    if _is_transformed():
+        return 'torch.func transforms the model'
+    if forward_ad._current_level >= 0:
+        return 'forward-mode derivatives are computed'
+    if is_observed():
+        return 'a dispatch mode, such as FakeTensorMode or FlopCounterMode, sees every call'
+    if isinstance(x, FakeTensor):
+        return 'the tensor is fake'
+    if type(x) not in (Tensor, nn.Parameter):
+        return f'{type(x).__name__} may compute in another way than Tensor'
+    return None
+
+
+def records_one_graph() -> bool:
+    """Whether an exporter, a tracer or a transformation of ``torch.func`` looks on.
+
+    They take no loops over parts, whose number depends on the size, and no checkpoints.
+    """
+    if torch.compiler.is_compiling():
+        return _exports()
+    return torch.jit.is_tracing() or _is_transformed()
+
+
+def _exports() -> bool:
+    # Torch before 2.7 does not tell an export from a compilation.
+    return getattr(torch.compiler, 'is_exporting', lambda: True)()
+
+
+def _is_transformed() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_observed() -> bool:
+    """Whether a dispatch mode sees every call of torch."""
+    return _get_current_dispatch_mode() is not None
+
+
+def _change(layer: nn.Module) -> str | None:
+    """How a layer differs from what torch defines, if it does."""
+    if type(layer) not in _REPLACEABLE:
+        return 'is no layer of torch itself'  # quantised, parametrised, wrapped
+    if 'forward' in vars(layer):
+        return 'has a forward of its own'
+    if any(getattr(layer, name) for name in _HOOKS):
+        return 'has hooks'
+    if any(getattr(global_hooks, name) for name in _GLOBAL_HOOKS):
+        return 'is seen by hooks on all modules'
+    if isinstance(layer, nn.Dropout):
+        return 'drops' if layer.training and layer.p else None
+    if layer.bias is None:
+        return 'has no bias'
+    if any(type(p) not in (Tensor, nn.Parameter) for p in (layer.weight, layer.bias)):
+        return 'has weights of another kind'
+    return None
+
+
+def cached(make: Callable) -> Callable:
+    """Keep the index tensors that a function makes of its arguments.
+
+    Only real ones are kept, also when made in inference mode: what a compiler, an exporter, a
+    tracer or a dispatch mode asks for is made anew, as fake tensors would outlive their mode.
+
+    Args:
+        make (Callable): Takes hashable arguments, such as sizes and a device; its results must
+            not be changed in place.
+
+    Returns:
+        Callable: As ``make``.
+    """
+    kept = functools.lru_cache(maxsize=256)(torch.inference_mode(False)(make))
+
+    @functools.wraps(make)
+    def get(*args: object) -> object:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_observed():
+            return make(*args)
+        return kept(*args)
+
+    return get

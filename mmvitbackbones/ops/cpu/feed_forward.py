@@ -1,0 +1,246 @@
+"""A feed-forward network, a few rows of tokens at a time.
+
+The hidden values, four times as many as the input's, are the largest tensors of a transformer
+block. Here those after the GELU never leave the cache, in narrow networks those before it neither,
+and the backward pass computes them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .convolution import adding, depthwise_gradients
+from .registration import gradient, operator
+
+# Tokens at a time: their hidden values stay in the cache. With a convolution more, as its calls
+# cost more.
+_BLOCK = 1024
+_BLOCK_WITH_CONV = 4096
+# Up to this width the hidden values are computed again in the backward pass: there are many of
+# them, each is cheap, and fresh memory for them costs about as much time.
+_NARROW = 128
+
+
+def feed_forward(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, conv: nn.Conv2d | None) -> Tensor:
+    """Compute as :func:`mmvitbackbones.ops.feed_forward.feed_forward`, without dropout."""
+    # Without a convolution, all tokens are a map one token wide.
+    grid = x.flatten(0, -2)[None, :, None] if conv is None else x
+    weights = [fc1.weight, fc1.bias, fc2.weight, fc2.bias]
+    weights += [None, None] if conv is None else [conv.weight, conv.bias]
+    trained = any(t is not None and t.requires_grad for t in (x, *weights))
+    keep = torch.is_grad_enabled() and trained and x.shape[-1] > _NARROW
+    return _forward(grid.contiguous(), *weights, keep)[0].view_as(x)
+
+
+def _empty(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    kernel: Tensor | None,
+    kernel_bias: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    kept = x.new_empty(*x.shape[:3], weight1.shape[0]) if keep else x.new_empty(0)
+    return torch.empty_like(x), kept
+
+
+@operator(
+    'feed_forward(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, '
+    'Tensor? kernel, Tensor? kernel_bias, bool keep) -> (Tensor, Tensor)',
+    _empty,
+)
+def _forward(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    kernel: Tensor | None,
+    kernel_bias: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """The tokens (B, H, W, C), and for the backward pass the hidden values before the GELU."""
+    out, kept = _empty(x, weight1, bias1, weight2, bias2, kernel, kernel_bias, keep)
+    strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
+    widened = None if kernel is None else adding(kernel)
+    for rows, new in strips:
+        before = kept[new] if keep else strips.new('before')
+        _linear(x[new], weight1, bias1, before)
+        torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
+        hidden = _convolve(strips.all('hidden'), widened, kernel_bias)
+        _linear(hidden, weight2, bias2, out[rows])
+    return out, kept
+
+
+def _empty_gradients(
+    grad: Tensor,
+    kept: Tensor,
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    kernel: Tensor | None,
+    kernel_bias: Tensor | None,
+) -> list[Tensor]:
+    parameters = [weight1, bias1, weight2]
+    parameters += [] if kernel is None else [kernel, kernel_bias]
+    return [torch.empty_like(x), *(p.new_empty(p.shape) for p in parameters)]
+
+
+@operator(
+    'feed_forward_backward(Tensor grad, Tensor kept, Tensor x, Tensor weight1, Tensor bias1, '
+    'Tensor weight2, Tensor? kernel, Tensor? kernel_bias) -> Tensor[]',
+    _empty_gradients,
+)
+def _backward(
+    grad: Tensor,
+    kept: Tensor,
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    kernel: Tensor | None,
+    kernel_bias: Tensor | None,
+) -> list[Tensor]:
+    """Gradients of the tokens and of all parameters but the last bias."""
+    grads = [torch.empty_like(x)]
+    for parameter in (weight1, bias1, weight2, kernel, kernel_bias):
+        if parameter is not None:
+            grads.append(parameter.new_zeros(parameter.shape))
+    grad_x, grad_weight1, grad_bias1, grad_weight2, *of_conv = grads
+    grad = grad.contiguous()
+    widened = None if kernel is None else adding(kernel)
+    # The gradient of a convolution is one with the kernel turned round.
+    turned = None if kernel is None else widened.flip(2, 3)
+    strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
+    for rows, new in strips:
+        if not kept.numel():
+            _linear(x[new], weight1, bias1, strips.new('before'))
+        before = kept[new] if kept.numel() else strips.new('before')
+        torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
+        _linear(grad[new], weight2.t(), None, strips.new('grad'))
+        hidden = _convolve(strips.all('hidden'), widened, kernel_bias)
+        grad_weight2.addmm_(_tokens(grad[rows]).t(), _tokens(hidden))
+        if kernel is not None:
+            # A strip has its margins above and below instead of padding.
+            _, of_kernel, of_bias = depthwise_gradients(
+                _image(strips.middle('grad')),
+                _image(strips.all('hidden')),
+                kernel,
+                wanted=(False, True, True),
+                padding=(0, 1),
+            )
+            of_conv[0] += of_kernel
+            of_conv[1] += of_bias
+        before = kept[rows] if kept.numel() else strips.middle('before')
+        grad_hidden = _convolve(strips.all('grad'), turned, None)
+        grad_before = torch.ops.aten.gelu_backward(grad_hidden, before)
+        grad_weight1.addmm_(_tokens(grad_before).t(), _tokens(x[rows]))
+        grad_bias1 += grad_before.sum((0, 1))
+        _linear(grad_before, weight1.t(), None, grad_x[rows])
+    return grads
+
+
+def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    x, weight1, bias1, weight2, _, kernel, kernel_bias, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], x, weight1, bias1, weight2, kernel, kernel_bias)
+
+
+def _gradients(ctx: object, grad: Tensor, _: Tensor | None) -> tuple:
+    grad_x, grad_weight1, grad_bias1, grad_weight2, *of_conv = _backward(grad, *ctx.saved_tensors)
+    grad_bias2 = grad.sum((0, 1, 2))
+    of_conv = of_conv or (None, None)
+    return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2, *of_conv, None
+
+
+gradient(_forward, _keep, _gradients)
+
+
+class _Strips:
+    """Strips of a few rows of a map, and bands: values of their rows and of those beside them.
+
+    What a strip shares with the one before it stays in the band.
+
+    Args:
+        x (Tensor): Map, (B, H, W, C).
+        dims (int): Channels of the bands.
+        margin (int): Rows above and below a strip that belong to its bands; zeros beyond the map.
+    """
+
+    def __init__(self, x: Tensor, dims: int, margin: int) -> None:
+        self.x, self.dims, self.margin = x, dims, margin
+        block = _BLOCK_WITH_CONV if margin else _BLOCK
+        self.rows = max(1, 2 * margin, min(x.shape[1], block // x.shape[2]))
+        self._bands: dict[str, Tensor] = {}
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
+        """Each strip's place on the map, and that of the rows that are new to its bands."""
+        height = self.x.shape[1]
+        for sample in range(len(self.x)):
+            for first in range(0, height, self.rows):
+                last = min(first + self.rows, height)
+                begin = first + self.margin if first else 0
+                end = min(last + self.margin, height)
+                self._strip = slice(self.margin, self.margin + last - first)
+                self._new = slice(begin - first + self.margin, end - first + self.margin)
+                for band in self._bands.values():
+                    if first:
+                        band[: 2 * self.margin] = band[self.rows : self.rows + 2 * self.margin]
+                    self._clear_beyond(band, first)
+                yield (sample, slice(first, last)), (sample, slice(begin, end))
+
+    def _band(self, name: str) -> Tensor:
+        if name not in self._bands:
+            shape = (self.rows + 2 * self.margin, self.x.shape[2], self.dims)
+            self._bands[name] = self.x.new_empty(shape)
+            self._clear_beyond(self._bands[name], first=0)
+        return self._bands[name]
+
+    def _clear_beyond(self, band: Tensor, first: int) -> None:
+        """Set what lies beyond the map to zero."""
+        if first == 0:
+            band[: self.margin] = 0
+        band[self._new.stop :] = 0
+
+    def new(self, name: str) -> Tensor:
+        """Rows of a band to be filled now."""
+        return self._band(name)[self._new]
+
+    def middle(self, name: str) -> Tensor:
+        """Rows of a band that are the strip itself."""
+        return self._band(name)[self._strip]
+
+    def all(self, name: str) -> Tensor:
+        """All rows of a band."""
+        return self._band(name)[: self._strip.stop + self.margin]
+
+
+def _tokens(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(_tokens(x), weight.t(), out=_tokens(out))
+    else:
+        torch.addmm(bias, _tokens(x), weight.t(), out=_tokens(out))
+
+
+def _convolve(x: Tensor, kernel: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A 3x3 depth-wise convolution of a strip, if any: (rows + 2, W, C) to (rows, W, C)."""
+    if kernel is None:
+        return x
+    y = F.conv2d(_image(x), kernel, bias, padding=(0, 1), groups=len(kernel))
+    return y.permute(0, 2, 3, 1)[0]
+
+
+def _image(x: Tensor) -> Tensor:
+    return x[None].permute(0, 3, 1, 2)

@@ -1,0 +1,172 @@
+"""Windows over channels-last maps: cutting, merging, and what a window sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .backend import cached
+
+
+def partition(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut a map into windows, with zeros where the last ones reach beyond it.
+
+    Args:
+        x (Tensor): Map, (B, H, W, ...).
+        window (tuple[int, int]): Height and width (h, w) of a window, in tokens.
+
+    Returns:
+        Tensor: (B, ceil(H / h), ceil(W / w), h * w, ...), each window's tokens in row-major order.
+    """
+    x = pad_to_multiple(x, *window)
+    x = x.unflatten(1, (-1, window[0])).unflatten(3, (-1, window[1]))
+    return x.transpose(2, 3).flatten(3, 4)
+
+
+def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Put windows back into a map: the inverse of :func:`partition`.
+
+    Args:
+        windows (Tensor): (B, rows, columns, h * w, ...).
+        window (tuple[int, int]): Height and width (h, w) of a window, in tokens.
+        size (tuple[int, int]): Height and width of the map; what lies beyond is cut off.
+
+    Returns:
+        Tensor: (B, size[0], size[1], ...).
+    """
+    x = windows.unflatten(3, window).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]
+
+
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Pad a (B, H, W, ...) map with zeros at the bottom and right to ``height`` x ``width``."""
+    bottom, right = height - x.shape[1], width - x.shape[2]
+    if not bottom and not right:
+        return x
+    return F.pad(x, (0, 0) * (x.dim() - 3) + (0, right, 0, bottom))
+
+
+def pad_to_multiple(x: Tensor, height: int, width: int) -> Tensor:
+    """Pad a (B, H, W, ...) map as :func:`pad_to`, to multiples of ``height`` and ``width``."""
+    rows, columns = grid(x.shape[1:3], (height, width))
+    return pad_to(x, rows * height, columns * width)
+
+
+def grid(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of windows that cover a map of a size."""
+    return tuple((side + step - 1) // step for side, step in zip(size, window))
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The tokens that a window sees: its own, and a margin of others on each side.
+
+    Windows of one map tile it; the margins of neighbouring windows overlap.
+
+    Args:
+        window (tuple[int, int]): Height and width of a window, in tokens.
+        rows (tuple[int, int]): Tokens above and below a window that it sees, too. With (n, -n) it
+            sees what lies n tokens above it, and not itself.
+        columns (tuple[int, int]): Tokens to the left and the right of a window.
+        wraps (bool): Beyond the map's border lies its opposite border, for margins up to the map's
+            side; else nothing, and no query attends there.
+    """
+
+    window: tuple[int, int]
+    rows: tuple[int, int] = (0, 0)
+    columns: tuple[int, int] = (0, 0)
+    wraps: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what a window sees."""
+        return self.window[0] + sum(self.rows), self.window[1] + sum(self.columns)
+
+    @property
+    def is_window(self) -> bool:
+        """Whether a window sees nothing but itself."""
+        return not any((*self.rows, *self.columns))
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Look up what each window sees.
+
+        Args:
+            x (Tensor): Map, (B, H, W, ...), of whole windows.
+
+        Returns:
+            Tensor: (B, windows, size[0] * size[1], ...), any token for what is not on the map.
+        """
+        if self.is_window:
+            return partition(x, self.window).flatten(1, 2)
+        places = self.places(tuple(x.shape[1:3]), x.device)
+        tokens = x.flatten(1, 2).index_select(1, places.flatten())
+        return tokens.unflatten(1, places.shape)
+
+    def places(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Place of each token that a window sees, in the row-major order of the map.
+
+        Args:
+            size (tuple[int, int]): Height and width of the map.
+            device (torch.device): Where the result is kept.
+
+        Returns:
+            Tensor: (windows, size[0] * size[1]), integers; the nearest token on the map for what
+            lies beyond it.
+        """
+        return _places(self, size, device)
+
+    def on_map(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Say which of the tokens that each window sees lie on the map.
+
+        Args:
+            size (tuple[int, int]): Height and width of the map; the last windows may reach
+                beyond it.
+            device (torch.device): Where the result is kept.
+
+        Returns:
+            Tensor: Boolean, (windows, size[0] * size[1]).
+        """
+        return _on_map(self, size, device)
+
+    def sees_only_the_map(self, size: tuple[int, int]) -> bool:
+        """Whether no window sees anything beyond a map of a size."""
+        whole = size[0] % self.window[0] == size[1] % self.window[1] == 0
+        return self.wraps or (self.is_window and whole)
+
+    def lines(
+        self, size: tuple[int, int], device: torch.device
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Numbers of the rows, and of the columns, that windows see.
+
+        Returns:
+            tuple: For rows, then columns, (windows, tokens) each: numbers on the map, and whether
+            they lie on it.
+        """
+        found = []
+        for side, step, before, length, count in zip(
+            size, self.window, (self.rows[0], self.columns[0]), self.size, grid(size, self.window)
+        ):
+            first = torch.arange(count, device=device) * step - before
+            numbers = first[:, None] + torch.arange(length, device=device)
+            if self.wraps:
+                numbers = torch.where(numbers < 0, numbers + side, numbers)
+                numbers = torch.where(numbers >= side, numbers - side, numbers)
+            inside = (numbers >= 0) & (numbers < side)
+            found.append((numbers.clamp(0, side - 1), inside))
+        return tuple(found)
+
+
+@cached
+def _places(seen: Neighbourhood, size: tuple[int, int], device: torch.device) -> Tensor:
+    (rows, _), (columns, _) = seen.lines(size, device)
+    places = rows[:, None, :, None] * size[1] + columns[:, None]
+    return places.flatten(2).flatten(0, 1)
+
+
+@cached
+def _on_map(seen: Neighbourhood, size: tuple[int, int], device: torch.device) -> Tensor:
+    (_, rows), (_, columns) = seen.lines(size, device)
+    return (rows[:, None, :, None] & columns[:, None]).flatten(2).flatten(0, 1)
