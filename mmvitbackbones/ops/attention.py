@@ -171,13 +171,13 @@ def _attend(
     seen: tuple[Neighbourhood, ...],
     bias: Tensor | None,
     valid: Tensor | None,
-    dropout_p: float,
+    dropout_p: float = 0.0,
 ) -> Tensor:
     x, window = maps[0], seen[0].window
     # Without bias and mask, torch's own kernels are as good on a CPU.
     simple = bias is None and valid is None
     if not simple and dropout_p == 0.0 and why_plain(x) is None:
-        return cpu.window_attention(maps, seen, bias, valid)
+        return cpu.attend_in_blocks(maps, seen, bias, valid)
     q = Neighbourhood(window).gather(x[:, :, :, 0]).flatten(0, 1)
     keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
     k, v = (torch.cat(keys, dim=1) if len(keys) > 1 else keys[0]).unbind(2)

@@ -28,7 +28,7 @@ def feed_forward(
         Tensor: As ``x``.
     """
     if why_plain(x, fc1, fc2, drop, conv, weights=True) is None:
-        return cpu.feed_forward(x, fc1, fc2, conv)
+        return cpu.feed_forward_in_strips(x, fc1, fc2, conv)
     hidden = drop(F.gelu(fc1(x)))
     if conv is not None:
         hidden = hidden + on_map(conv, hidden)

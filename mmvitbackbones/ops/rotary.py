@@ -49,7 +49,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         type of ``x`` after the rotation.
     """
     if why_plain(x) is None:
-        return cpu.rotate(x, cos, sin)
+        return cpu.rotate_as_complex(x, cos, sin)
     a, b = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[:, :, None], sin[:, :, None]  # the same for queries and keys
     y = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1)

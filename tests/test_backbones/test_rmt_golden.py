@@ -14,7 +14,7 @@ CLASSIFIER = ('proj.', 'norm.', 'head.')
 def test_golden(name):
     """In one test for both types, as the weights take longer to make than to use.
 
-    Angles and decays are float32 values: the case's differ in last bits from correctly rounded ones.
+    Angles and decays are float32 values, of which the case's differ from ours in their last bits.
     """
     case = golden_cases.GoldenCase(name)
     model = RMT(case.info['variant'], out_norm=None)

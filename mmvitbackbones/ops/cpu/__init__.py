@@ -1,16 +1,16 @@
 """Kernels for CPUs: they keep what they compute with in the cache, and little for later."""
 
-from .convolution import wide_depthwise
+from .attention import attend_in_blocks
 from .decay import cut_decay, least_decay
-from .feed_forward import feed_forward
-from .rotation import rotate
-from .window_attention import window_attention
+from .depthwise import wide_depthwise
+from .feed_forward import feed_forward_in_strips
+from .rotary import rotate_as_complex
 
 __all__ = [
+    'attend_in_blocks',
     'cut_decay',
-    'feed_forward',
+    'feed_forward_in_strips',
     'least_decay',
-    'rotate',
+    'rotate_as_complex',
     'wide_depthwise',
-    'window_attention',
 ]

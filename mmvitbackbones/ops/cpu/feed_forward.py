@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import adding, depthwise_gradients
+from .depthwise import adding, depthwise_gradients
 from .registration import gradient, operator
 
 # Tokens at a time: their hidden values stay in the cache. With a convolution more, as its calls
@@ -25,7 +25,7 @@ _BLOCK_WITH_CONV = 4096
 _NARROW = 128
 
 
-def feed_forward(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, conv: nn.Conv2d | None) -> Tensor:
+def feed_forward_in_strips(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, conv: nn.Conv2d | None) -> Tensor:
     """Compute as :func:`mmvitbackbones.ops.feed_forward.feed_forward`, without dropout."""
     # Without a convolution, all tokens are a map one token wide.
     grid = x.flatten(0, -2)[None, :, None] if conv is None else x
@@ -154,7 +154,9 @@ def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(output[1], x, weight1, bias1, weight2, kernel, kernel_bias)
 
 
-def _gradients(ctx: object, grad: Tensor, _: Tensor | None) -> tuple:
+def _gradients(ctx: object, grad: Tensor | None, _: None) -> tuple:
+    if grad is None:
+        return (None,) * 8
     grad_x, grad_weight1, grad_bias1, grad_weight2, *of_conv = _backward(grad, *ctx.saved_tensors)
     grad_bias2 = grad.sum((0, 1, 2))
     of_conv = of_conv or (None, None)

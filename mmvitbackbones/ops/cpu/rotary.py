@@ -8,7 +8,7 @@ from torch import Tensor
 from .registration import gradient, operator
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def rotate_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Compute as :func:`mmvitbackbones.ops.rotary.rotate`."""
     return _forward(x, cos, sin)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmvitbackbones.layers import PEG, DepthwiseConv
-from mmvitbackbones.layers.depthwise import residual
+from mmvitbackbones.ops.cpu.depthwise import adding
 
 # Also maps narrower and lower than a kernel.
 SIZES = [(6, 7), (5, 1), (4, 2), (3, 3), (1, 6), (2, 4), (1, 1)]
@@ -48,7 +48,7 @@ def test_written_out():
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('kernel', [3, 5, 7])
-def test_equals_plain_convolution(kernel, bias, size):
+def test_equals_torch(kernel, bias, size, body):
     torch.manual_seed(0)
     conv, x = DepthwiseConv(3, kernel, bias).double(), make_map(size)
     assert (conv.bias is not None) == bias
@@ -73,7 +73,7 @@ def test_only_what_needs_a_gradient_gets_one(trained):
 
 
 @pytest.mark.parametrize('kernel', [3, 5])
-def test_memory_layout_does_not_matter(kernel):
+def test_memory_layout_does_not_matter(kernel, body):
     """Of the map, one for all samples included, and of the gradient that comes in."""
     torch.manual_seed(0)
     conv, x = DepthwiseConv(3, kernel).double(), make_map((4, 6))
@@ -118,5 +118,5 @@ def test_residual_kernel_adds_what_it_is_applied_to():
     conv, x = DepthwiseConv(3, 3).double(), make_map((4, 5))
     expected = x + plain(x, conv.weight)
     before = conv.weight.detach().clone()
-    compare(plain(x, residual(conv.weight)), expected, (x, conv.weight))
+    compare(plain(x, adding(conv.weight)), expected, (x, conv.weight))
     assert torch.equal(conv.weight, before)

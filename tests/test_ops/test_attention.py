@@ -1,20 +1,20 @@
-"""The attention calls against softmax attention written out."""
+"""Attention against softmax attention written out."""
 
 import pytest
 import torch
 
 from mmvitbackbones.layers import SelfAttention
-from mmvitbackbones.layers import attention as attention_module
-from mmvitbackbones.layers.attention import (
-    at_a_time,
+from mmvitbackbones.layers import attention as layers_attention
+from mmvitbackbones.ops import chunked
+from mmvitbackbones.ops.attention import (
+    _attend,
+    attend,
+    attend_sequences,
     attention,
-    attention_in_chunks,
-    token_chunks,
-    window_attention,
+    weighted_attention,
 )
-from mmvitbackbones.layers.windows import Neighbourhood
-
-NO_DROPS = 1e-300  # of attention weights: as for any dropout, the CPU function is not used
+from mmvitbackbones.ops.cpu import attention as kernel
+from mmvitbackbones.ops.windows import Neighbourhood
 
 
 def naive(q, k, v, bias, valid):
@@ -89,7 +89,7 @@ def test_weights_are_multiplied():
             keys = torch.eye(5, dtype=torch.float64)
             weights = naive(q[b, head], k[b, head], keys, None, None) * weight[head]
             expected[b, head] = weights @ v[b, head]
-    compare(attention(q, k, v, weight=weight), expected, (q, k, v, weight))
+    compare(weighted_attention(q, k, v, weight), expected, (q, k, v, weight))
 
 
 @pytest.mark.parametrize('autocast', [False, True])
@@ -125,158 +125,14 @@ def test_weights_keep_their_precision_beside_half_types(dtype):
     q, k = torch.zeros(1, 2, 5, 2, dtype=dtype), torch.zeros(1, 2, 40, 2, dtype=dtype)
     v = torch.eye(40, dtype=dtype).expand(1, 2, 40, 40)
     weight = torch.rand(2, 5, 40)
-    found = attention(q, k, v, weight=weight)
+    found = weighted_attention(q, k, v, weight)
     assert found.dtype == dtype
     assert torch.equal(found, (torch.full((), 1 / 40) * weight).to(dtype)[None])
 
 
-# A part at a time, computed again in the backward pass.
-
-EVERY = slice(None)
-PARTS = {  # slices of 7 queries, and of the 9 keys that they see
-    'all at once': [((0, 7), (0, 9))],
-    'of queries': [((0, 2), (0, 9)), ((2, 3), (0, 9)), ((3, 7), (0, 9))],
-    'of both': [((3, 7), (0, 5)), ((0, 3), (2, 9))],  # keys 2 to 5 are in two parts
-}
-parts = pytest.mark.parametrize('parts', PARTS.values(), ids=PARTS)
-
-
-def make_parts(parts, dtype=torch.float64):
-    """Queries, keys, values, what is learned, and the indices of parts."""
-    torch.manual_seed(0)
-    qkv = [draw(3, 2, length, 4, dtype=dtype) for length in (7, 9, 9)]
-    learned = [draw(2, 7, 1), draw(9), draw(2, 1, 1)]
-    chunks = [
-        ((EVERY, EVERY, slice(*queries)), (EVERY, EVERY, slice(*keys))) for queries, keys in parts
-    ]
-    return qkv, learned, chunks
-
-
-def attend_with(parts):
-    """Attention with a bias of what is learned, and the calls that were made."""
-    calls = []
-
-    def attend(queries, scratch, q, k, v, of_query, of_key, of_first):
-        first, last = queries[2].start, queries[2].stop
-        (keys,) = [slice(*keys) for of_queries, keys in parts if of_queries == (first, last)]
-        bias = (of_query[:, first:last] * of_key[keys]).to(torch.float64)
-        if first == 0:
-            bias = bias + of_first
-        calls.append((first, len(scratch)))
-        scratch[first] = None
-        return attention(q.double(), k.double(), v.double(), bias).to(q.dtype)
-
-    return attend, calls
-
-
-def naive_parts(parts, q, k, v, of_query, of_key, of_first):
-    out = torch.zeros_like(q)
-    for queries, keys in parts:
-        queries, keys = slice(*queries), slice(*keys)
-        bias = of_query[:, queries] * of_key[keys] + (of_first if queries.start == 0 else 0)
-        for b in range(len(q)):
-            for head in range(q.shape[1]):
-                out[b, head, queries] = naive(
-                    q[b, head, queries], k[b, head, keys], v[b, head, keys], bias[head], None
-                )
-    return out
-
-
-@parts
-def test_parts_equal_naive(parts):
-    """Gradients add up over the parts; one is used in the first queries' part only."""
-    qkv, learned, chunks = make_parts(parts)
-    attend, calls = attend_with(parts)
-    ours = attention_in_chunks(*qkv, chunks, attend, learned)
-    compare(ours, naive_parts(parts, *qkv, *learned), [*qkv, *learned])
-    # Memory is shared by the parts of a pass, and each pass computes each part once.
-    assert calls == [(queries[0], i) for i, (queries, _) in enumerate(parts)] * 2
-
-
-@pytest.mark.parametrize('fixed', range(6))
-def test_parts_without_one_of_the_gradients(fixed):
-    qkv, learned, chunks = make_parts(PARTS['of both'])
-    inputs = [*qkv, *learned]
-    inputs[fixed].requires_grad_(False)
-    with_bias, _ = attend_with(PARTS['of both'])
-    wanted = []
-
-    def attend(queries, scratch, *inputs):
-        wanted.append([x.requires_grad for x in inputs[3:]])
-        return with_bias(queries, scratch, *inputs)
-
-    ours = attention_in_chunks(*inputs[:3], chunks, attend, inputs[3:])
-    # None in the forward pass: no fused kernel takes a bias with a gradient.
-    assert wanted == [[False] * 3] * 2
-    expected = naive_parts(PARTS['of both'], *inputs)
-    compare(ours, expected, [x for x in inputs if x.requires_grad])
-    assert wanted[2:] == [[x.requires_grad for x in learned]] * 2
-    attention_in_chunks(*inputs[:3], chunks, attend, inputs[3:]).sum().backward()
-    assert [x.grad is None for x in inputs] == [not x.requires_grad for x in inputs]
-
-
-def test_learned_tensors_that_no_part_uses():
-    qkv, learned, chunks = make_parts(PARTS['of queries'])
-
-    def attend(queries, scratch, q, k, v, *learned):
-        return attention(q, k, v)
-
-    ours = attention_in_chunks(*qkv, chunks, attend, learned)
-    assert ours.requires_grad
-    found = torch.autograd.grad(ours.sum(), learned)
-    for grad, x in zip(found, learned):
-        assert torch.equal(grad, torch.zeros_like(x))
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_sums_over_parts_are_rounded_once(dtype):
-    """Of half types, over as many parts as there are queries: as good as of all at once."""
-    torch.manual_seed(0)
-    q, k, v = (draw(1, 1, 400, 4, dtype=dtype) for _ in range(3))
-    bias = draw(1, 400, 400, dtype=dtype)
-
-    def attend(queries, scratch, q, k, v, bias):
-        bias = bias[:, queries[2]].double()
-        return attention(q.double(), k.double(), v.double(), bias).to(q.dtype)
-
-    one_by_one = [((EVERY, EVERY, slice(i, i + 1)), (EVERY,)) for i in range(400)]
-    ours = attention_in_chunks(q, k, v, one_by_one, attend, [bias])
-    slope = torch.rand_like(ours)  # of one sign, so that sums grow
-    found = torch.autograd.grad(ours, (q, k, v, bias), slope)
-    precise = [x.detach().double().requires_grad_() for x in (q, k, v, bias)]
-    wanted = torch.autograd.grad(attention(*precise), precise, slope.double())
-    for grad, theirs in zip(found, wanted):
-        assert grad.dtype == dtype
-        error = (grad.double() - theirs).abs().max()
-        assert error < 3 * torch.finfo(dtype).eps * theirs.abs().max()
-
-
-@pytest.mark.parametrize(
-    'size, count, expected',
-    [
-        ((3, 4), 99, [(0, 12)]),
-        ((3, 4), 11, [(0, 8), (8, 12)]),
-        ((3, 4), 4, [(0, 4), (4, 8), (8, 12)]),
-        ((2, 4), 3, [(0, 3), (3, 4), (4, 7), (7, 8)]),
-        ((2, 2), 1, [(0, 1), (1, 2), (2, 3), (3, 4)]),
-        ((5, 1), 2, [(0, 2), (2, 4), (4, 5)]),
-    ],
-)
-def test_chunks_of_tokens(size, count, expected):
-    """Whole rows where at least one fits, else parts that end with their row."""
-    assert [(s.start, s.stop) for s in token_chunks(*size, count)] == expected
-
-
-@pytest.mark.parametrize('scores, count', [(10, 10), (51, 1), (100, 1), (101, 1), (1000, 1)])
-def test_how_many_make_a_chunk(monkeypatch, scores, count):
-    """At least one, however many scores it has."""
-    monkeypatch.setattr(attention_module, '_CHUNK_BYTES', 100 * torch.float64.itemsize)
-    assert at_a_time(scores, torch.zeros(1, dtype=torch.float64)) == count
-    assert at_a_time(scores, torch.zeros(1)) == max(1, 200 // scores)
-
-
 # Of windows on maps. A case is one size and one neighbourhood for each map.
 
+CPU = torch.device('cpu')
 FINE = Neighbourhood((2, 3), (1, 1), (1, 2), wraps=True)
 CASES = {
     'sequences': [((1, 12), Neighbourhood((1, 4)))],
@@ -296,7 +152,7 @@ CASES = {
     ],
 }
 cases = pytest.mark.parametrize('case', CASES.values(), ids=CASES)
-paths = pytest.mark.parametrize('dropout_p', [0.0, NO_DROPS], ids=['CPU function', 'library'])
+bodies = pytest.mark.usefixtures('body')
 
 
 @pytest.fixture(params=[1, 2, 100], ids=lambda n: f'{n} windows a block')
@@ -306,17 +162,9 @@ def block(request, monkeypatch):
     def set_size(case, heads=2):
         tokens, keys = count(case)
         scores = heads * tokens * keys * torch.float64.itemsize
-        monkeypatch.setattr(attention_module, '_BLOCK_BYTES', request.param * scores)
+        monkeypatch.setattr(kernel, '_BLOCK_BYTES', request.param * scores)
 
     return set_size
-
-
-@pytest.fixture
-def poisoned_memory():
-    """Memory that nobody has filled holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def count(case):
@@ -331,7 +179,10 @@ def make(case, samples=2, heads=2, dims=2, dtype=torch.float64):
     maps = [draw(samples, *size, 3, heads, dims, dtype=dtype) for size, _ in case]
     (height, width), own = case[0][0], case[0][1].window
     tokens, keys = count(case)
-    valid = some_valid(height // own[0] * (width // own[1]), keys)
+    windows = height // own[0] * (width // own[1])
+    on_map = torch.cat([seen.on_map(size, CPU) for size, seen in case], dim=1)
+    valid = on_map & (torch.rand(windows, keys) > 0.3)
+    valid |= on_map & ~valid.any(1, keepdim=True)  # each window needs a key
     return maps, draw(heads, tokens, keys), valid
 
 
@@ -380,25 +231,69 @@ def tokens_of(x, neighbourhood, row, column):
                 yield torch.zeros_like(x[0, 0, 1:])
 
 
-@paths
+@bodies
 @cases
-def test_equals_naive(case, dropout_p, monkeypatch, poisoned_memory):
-    """On a CPU in its own function, elsewhere through torch's kernels."""
-    other = 'attention' if dropout_p == 0 else '_CPUAttention'
-    monkeypatch.setattr(attention_module, other, None)  # not to be used
+def test_equals_naive(case, poisoned_memory):
     maps, bias, valid = make(case)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
-    ours = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
-    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), (*maps, bias))
+    seen = tuple(one for _, one in case)
+    ours = _attend(maps, seen, bias, valid)
+    compare(ours, naive_windows(maps, seen, bias, valid), (*maps, bias))
+
+
+@bodies
+@pytest.mark.parametrize('size', [(5, 8), (4, 9), (3, 7), (1, 1)])
+@pytest.mark.parametrize('margins', [((0, 0), (0, 0)), ((2, 2), (3, 3)), ((-2, 2), (3, -3))])
+def test_masks_follow_from_the_map(margins, size):
+    """Neither padding nor what lies beyond the map is attended to, of neither map."""
+    window = (2, 3)
+    rows, columns = -(-size[0] // 2), -(-size[1] // 3)
+    torch.manual_seed(0)
+    maps = [draw(2, 2 * rows, 3 * columns, 3, 2, 2)] * 2 + [draw(2, rows, columns, 3, 2, 2)]
+    seen = (
+        Neighbourhood(window),
+        Neighbourhood(window, *margins),
+        Neighbourhood((1, 1), (1, 0), (0, 2)),
+    )
+    sizes = [size, size, (rows, columns)]
+    valid = torch.cat([on_map_of(one, each) for one, each in zip(seen, sizes)], dim=1)
+    bias = draw(2, 6, valid.shape[1])
+    ours = attend(maps, seen, bias, sizes)
+    compare(ours, naive_windows(maps, seen, bias, valid), (maps[0], maps[2], bias))
+
+
+def on_map_of(seen, size):
+    """Token by token: (windows, keys)."""
+    (height, width), (above, below), (left, right) = seen.window, seen.rows, seen.columns
+    return torch.tensor(
+        [
+            [
+                y in range(size[0]) and x in range(size[1])
+                for y in range(row * height - above, (row + 1) * height + below)
+                for x in range(column * width - left, (column + 1) * width + right)
+            ]
+            for row in range(-(-size[0] // height))
+            for column in range(-(-size[1] // width))
+        ]
+    )
+
+
+@bodies
+def test_an_empty_batch_stays_empty():
+    case = CASES['two maps']
+    maps, bias, valid = make(case, samples=0)
+    y = _attend(maps, tuple(one for _, one in case), bias, valid)
+    assert y.shape == (0, 4, 9, 4)
+    y.sum().backward()
+    assert [x.grad.shape for x in maps] == [x.shape for x in maps]
 
 
 @cases
 def test_blocks_of_windows(case, block, poisoned_memory):
     block(case)
     maps, bias, valid = make(case)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
-    ours = window_attention(maps, neighbourhoods, bias, valid)
-    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), (*maps, bias))
+    seen = tuple(one for _, one in case)
+    ours = _attend(maps, seen, bias, valid)
+    compare(ours, naive_windows(maps, seen, bias, valid), (*maps, bias))
 
 
 @pytest.mark.parametrize('windows', [1, 2, 3, 5])
@@ -408,10 +303,10 @@ def test_blocks_are_as_large_as_they_may_be(monkeypatch, windows):
     maps, bias, valid = make(case)
     tokens, keys = count(case)
     scores = 2 * tokens * keys * torch.float64.itemsize
-    monkeypatch.setattr(attention_module, '_BLOCK_BYTES', windows * scores)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    monkeypatch.setattr(kernel, '_BLOCK_BYTES', windows * scores)
+    seen = tuple(one for _, one in case)
     step = min(windows, 3)
-    assert list(attention_module._Blocks(maps, neighbourhoods, bias, valid)) == [
+    assert list(kernel._Blocks(maps, seen, bias, valid)) == [
         (sample, row, slice(first, min(first + step, 3)))
         for sample in range(2)
         for row in range(2)
@@ -437,23 +332,23 @@ def test_blocks_of_a_row_are_of_about_the_same_size(monkeypatch, most, sizes):
     case = [((1, 14), Neighbourhood((1, 2)))]
     maps, bias, valid = make(case, samples=1)
     scores = 2 * 2 * 2 * torch.float64.itemsize
-    monkeypatch.setattr(attention_module, '_BLOCK_BYTES', most * scores)
-    blocks = list(attention_module._Blocks(maps, [case[0][1]], bias, valid))
+    monkeypatch.setattr(kernel, '_BLOCK_BYTES', most * scores)
+    blocks = list(kernel._Blocks(maps, [case[0][1]], bias, valid))
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     assert blocks == [(0, 0, slice(end - size, end)) for end, size in zip(ends, sizes)]
 
 
-@paths
+@bodies
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('biased', [False, True])
-def test_without_bias_or_mask(biased, masked, dropout_p):
-    case = CASES['two maps']
+def test_without_bias_or_mask(biased, masked):
+    case = CASES['own tokens, and margins of another map']  # all of it on the map
     maps, bias, valid = make(case)
     bias, valid = bias if biased else None, valid if masked else None
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
-    ours = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+    seen = tuple(one for _, one in case)
+    ours = _attend(maps, seen, bias, valid)
     inputs = (*maps, bias) if biased else maps
-    compare(ours, naive_windows(maps, neighbourhoods, bias, valid), inputs)
+    compare(ours, naive_windows(maps, seen, bias, valid), inputs)
 
 
 @pytest.mark.parametrize('name', ['one row of windows', 'two maps'])
@@ -462,10 +357,10 @@ def test_gradcheck(name, block):
     case = CASES[name]
     block(case, heads=1)
     maps, bias, valid = make(case, samples=1, heads=1, dims=1)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    seen = tuple(one for _, one in case)
 
     def run(bias, *maps):
-        return window_attention(maps, neighbourhoods, bias, valid)
+        return _attend(maps, seen, bias, valid)
 
     assert torch.autograd.gradcheck(run, (bias, *maps))
 
@@ -474,31 +369,31 @@ def test_gradcheck(name, block):
 def test_only_what_needs_a_gradient_gets_one(trained):
     case = CASES['two maps']
     maps, bias, valid = make(case)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    seen = tuple(one for _, one in case)
     inputs = dict(fine=maps[0], coarse=maps[1], bias=bias)
     for name, x in inputs.items():
         x.requires_grad_(name in trained)
-    ours = window_attention(maps, neighbourhoods, bias, valid)
-    expected = naive_windows(maps, neighbourhoods, bias, valid)
+    ours = _attend(maps, seen, bias, valid)
+    expected = naive_windows(maps, seen, bias, valid)
     compare(ours, expected, [inputs[name] for name in trained])
-    ours = window_attention(maps, neighbourhoods, bias, valid)
+    ours = _attend(maps, seen, bias, valid)
     ours.sum().backward()
     assert [name for name, x in inputs.items() if x.grad is not None] == [
         name for name in inputs if name in trained
     ]
 
 
-@paths
-def test_memory_layout_of_the_maps_does_not_matter(dropout_p):
+@bodies
+def test_memory_layout_of_the_maps_does_not_matter():
     """Channels first, as a convolution may leave them, and one map for all samples."""
     case = CASES['two maps']
     maps, bias, valid = make(case)
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
-    expected = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
+    seen = tuple(one for _, one in case)
+    expected = _attend(maps, seen, bias, valid)
     slope = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, maps, slope)
     strided = [x.movedim((1, 2), (4, 5)).contiguous().movedim((4, 5), (1, 2)) for x in maps]
-    ours = window_attention(strided, neighbourhoods, bias, valid, dropout_p)
+    ours = _attend(strided, seen, bias, valid)
     assert torch.equal(ours, expected)
     channels_first = slope.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     for found, theirs in zip(torch.autograd.grad(ours, maps, channels_first), wanted):
@@ -506,22 +401,22 @@ def test_memory_layout_of_the_maps_does_not_matter(dropout_p):
 
     single = maps[1][:1].detach().requires_grad_()
     both = [[maps[0], single.expand_as(maps[1])], [maps[0], single.repeat(2, 1, 1, 1, 1, 1)]]
-    outs = [window_attention(each, neighbourhoods, bias, valid, dropout_p) for each in both]
+    outs = [_attend(each, seen, bias, valid) for each in both]
     compare(*outs, (maps[0], single, bias))
 
 
-@paths
+@bodies
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('name', ['sequences', 'two maps'])
-def test_half_types(name, dtype, dropout_p):
+def test_half_types(name, dtype):
     """In half types the result and the gradients stay within their rounding."""
     case = CASES[name]
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    seen = tuple(one for _, one in case)
     maps, bias, valid = make(case)
     half = [x.detach().to(dtype).requires_grad_() for x in maps]
     single = bias.detach().float().requires_grad_()
-    expected = window_attention(maps, neighbourhoods, bias, valid)
-    out = window_attention(half, neighbourhoods, single, valid, dropout_p)
+    expected = _attend(maps, seen, bias, valid)
+    out = _attend(half, seen, single, valid)
     slope = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, (*maps, bias), slope)
     found = torch.autograd.grad(out, (*half, single), slope.to(dtype))
@@ -538,22 +433,20 @@ def test_scores_keep_their_precision_in_half_types(autocast):
     x[0, 0, 1, 2] = 1
     bias = torch.tensor([[[1000.0, 1001.0], [1001.0, 1000.0]]])
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-        out = window_attention([x], [Neighbourhood((1, 2))], bias)
+        out = _attend([x], (Neighbourhood((1, 2)),), bias, None)
     expected = torch.tensor([0.731, 0.269])[:, None].expand(1, 1, 2, 2)
     torch.testing.assert_close(out.float(), expected, atol=5e-3, rtol=0)
 
 
-@paths
-def test_dropped_weights_keep_their_mean(dropout_p):
+@bodies
+def test_dropped_weights_keep_their_mean():
     """Different weights are dropped each time; on average the result is that without."""
     case = CASES['two maps']
-    neighbourhoods = [neighbourhood for _, neighbourhood in case]
+    seen = tuple(one for _, one in case)
     maps, bias, valid = make(case)
     with torch.no_grad():
-        expected = window_attention(maps, neighbourhoods, bias, valid, dropout_p)
-        outs = torch.stack(
-            [window_attention(maps, neighbourhoods, bias, valid, 0.3) for _ in range(100)]
-        )
+        expected = _attend(maps, seen, bias, valid)
+        outs = torch.stack([_attend(maps, seen, bias, valid, 0.3) for _ in range(100)])
     error = (outs.mean(0) - expected).square().mean().sqrt()
     deviation = outs.std(0).square().mean().sqrt()
     assert deviation > 0.1
@@ -609,10 +502,18 @@ def test_groups_of_sequences_without_gradients(monkeypatch, biased, group):
     """In inference, groups that do not divide the windows, nor the samples, change nothing."""
     layer, x, bias, valid = make_sequences()
     bias, valid = (bias, valid) if biased else (None, None)
-    expected = layer(x, bias, valid)
-    sizes = []
-    layer.qkv.register_forward_hook(lambda module, args, out: sizes.append(args[0].shape[2] // 4))
-    monkeypatch.setattr(attention_module, '_GROUP', group * 4)
+    expected, sizes = layer(x, bias, valid), []
+
+    def spy(qkv, *args):
+        sizes.append(len(qkv))
+        return attend_sequences(qkv, *args)
+
+    monkeypatch.setattr(layers_attention, 'attend_sequences', spy)
+    monkeypatch.setattr(chunked, '_GROUP', group * 4)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, bias, valid), expected)
-    assert max(sizes) == group and sum(sizes) == 10
+        assert max(sizes) == group and sum(sizes) == 10
+        # A hook is called once, with all sequences.
+        layer.qkv.register_forward_hook(lambda *_: None)
+        torch.testing.assert_close(layer(x, bias, valid), expected)
+        assert sizes[-1] == 10

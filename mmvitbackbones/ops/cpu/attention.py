@@ -20,7 +20,7 @@ _BLOCK_BYTES = 16 * 2**20
 _NUMBERS = 7  # of a neighbourhood
 
 
-def window_attention(
+def attend_in_blocks(
     maps: Sequence[Tensor],
     seen: Sequence[Neighbourhood],
     bias: Tensor | None,
@@ -148,10 +148,10 @@ class _Blocks:
     """Blocks of a few windows beside each other, and the memory that they share.
 
     Args:
-        maps (Sequence[Tensor]): See :func:`window_attention`.
-        seen (Sequence[Neighbourhood]): See :func:`window_attention`.
-        bias (Tensor, optional): See :func:`window_attention`.
-        valid (Tensor, optional): See :func:`window_attention`.
+        maps (Sequence[Tensor]): See :func:`attend_in_blocks`.
+        seen (Sequence[Neighbourhood]): See :func:`attend_in_blocks`.
+        bias (Tensor, optional): See :func:`attend_in_blocks`.
+        valid (Tensor, optional): See :func:`attend_in_blocks`.
     """
 
     def __init__(

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from mmvitbackbones.layers.windows import Neighbourhood, merge, partition, validity
+from mmvitbackbones.ops.cpu.strips import (
+    add_strip,
+    add_windows,
+    read_strip,
+    strip_shape,
+    view_windows,
+)
+from mmvitbackbones.ops.windows import Neighbourhood, merge, partition
 
 CASES = [
     ((8, 12), (4, 4), (2, 3)),
@@ -14,10 +21,10 @@ CASES = [
 
 
 @pytest.mark.parametrize('size, window, grid', CASES)
-def test_partition_and_validity(size, window, grid):
+def test_partition_and_what_is_on_the_map(size, window, grid):
     x = torch.randn(2, *size, 3)
     windows = partition(x, window)
-    valid = validity(size, window, x.device)
+    valid = Neighbourhood(window).on_map(size, x.device)
     assert windows.shape == (2, *grid, window[0] * window[1], 3)
     all_valid = True
     for row in range(grid[0]):
@@ -28,23 +35,14 @@ def test_partition_and_validity(size, window, grid):
                 all_valid &= on_map
                 expected = x[:, y, z] if on_map else torch.zeros(2, 3)
                 assert torch.equal(windows[:, row, column, i], expected)
-                if valid is not None:
-                    assert valid[row * grid[1] + column, i] == on_map
-    assert (valid is None) == all_valid
+                assert valid[row * grid[1] + column, i] == on_map
+    assert Neighbourhood(window).sees_only_the_map(size) == all_valid
 
 
 @pytest.mark.parametrize('size, window, grid', CASES)
 def test_merge_inverts_partition(size, window, grid):
     x = torch.randn(2, *size, 3)
     assert torch.equal(merge(partition(x, window), window, size), x)
-
-
-def test_validity_made_in_inference_mode_serves_training():
-    with torch.inference_mode():
-        valid = validity((5, 5), (3, 3), torch.device('cpu'))
-    x = torch.ones(4, 9, requires_grad=True)
-    (x * valid).sum().backward()
-    assert torch.equal(x.grad, valid.float())
 
 
 # Neighbourhoods: a map's size, and what its windows see.
@@ -95,19 +93,20 @@ def places(size, neighbourhood, row, column):
 
 @neighbourhoods
 def test_what_windows_see(size, neighbourhood):
+    """By look-up, and which of it is on the map; off the map, any token of the map."""
     x = torch.randn(2, *size, 3)
-    seen = neighbourhood.view(neighbourhood.pad(x))
-    on_map = neighbourhood.on_map(size)
+    seen = neighbourhood.gather(x)
+    on_map = neighbourhood.on_map(size, x.device)
     windows = windows_of(size, neighbourhood)
-    assert seen.shape[:3] == (2, *neighbourhood.grid(x))
-    assert seen.shape[3:] == (*neighbourhood.size, 3)
-    assert on_map.shape == (len(windows), seen[0, 0, 0, :, :, 0].numel())
-    for i, (row, column) in enumerate(windows):
-        tokens = seen[:, row, column].flatten(1, 2)
-        for j, place in enumerate(places(size, neighbourhood, row, column)):
-            expected = torch.zeros(2, 3) if place is None else x[(slice(None), *place)]
-            assert torch.equal(tokens[:, j], expected)
+    count = neighbourhood.size[0] * neighbourhood.size[1]
+    assert seen.shape == (2, len(windows), count, 3)
+    assert on_map.shape == (len(windows), count)
+    for i, window in enumerate(windows):
+        for j, place in enumerate(places(size, neighbourhood, *window)):
             assert on_map[i, j] == (place is not None)
+            if place is not None:
+                assert torch.equal(seen[:, i, j], x[(slice(None), *place)])
+    assert torch.isin(seen, x).all()
 
 
 @pytest.mark.parametrize('size', [(5, 7), (1, 2), (3, 1), (6, 4), (7, 6)])
@@ -129,19 +128,19 @@ def test_last_windows_that_reach_beyond_the_map(size, margins):
 
 
 @neighbourhoods
-def test_strips_are_rows_of_the_padded_map(size, neighbourhood):
+def test_strips_hold_what_a_row_of_windows_sees(size, neighbourhood):
+    """Zeros beyond the map."""
     x = torch.randn(2, *size, 3)
-    padded = neighbourhood.pad(x)
-    height = neighbourhood.window[0]
+    expected = neighbourhood.gather(x)
+    expected[:, ~neighbourhood.on_map(size, x.device)] = 0
+    columns = size[1] // neighbourhood.window[1]
     for sample in range(2):
-        for row in range(size[0] // height):
-            out = torch.full(neighbourhood.strip_shape(x), float('nan'))
-            strip = neighbourhood.read_strip(x, sample, row, out)
-            expected = padded[sample, row * height : row * height + neighbourhood.size[0]]
+        for row in range(size[0] // neighbourhood.window[0]):
+            out = torch.full(strip_shape(neighbourhood, x), float('nan'))
+            strip = read_strip(neighbourhood, x, sample, row, out)
             assert strip is out
-            assert torch.equal(strip, expected)
-            seen = neighbourhood.view(strip[None])
-            assert torch.equal(seen[0, 0], neighbourhood.view(padded)[sample, row])
+            seen = view_windows(neighbourhood, strip[None])[0, 0].flatten(1, 2)
+            assert torch.equal(seen, expected[sample, row * columns : (row + 1) * columns])
 
 
 @neighbourhoods
@@ -150,14 +149,14 @@ def test_adding_strips_is_adjoint_to_reading_them(size, neighbourhood):
     generator = torch.Generator().manual_seed(0)
     for row in range(size[0] // neighbourhood.window[0]):
         x = torch.randn(2, *size, 3, dtype=torch.float64, generator=generator)
-        strip = x.new_empty(neighbourhood.strip_shape(x))
+        strip = x.new_empty(strip_shape(neighbourhood, x))
         y = torch.randn(strip.shape, dtype=torch.float64, generator=generator)
         before = torch.randn(x.shape, dtype=torch.float64, generator=generator)
         total = before.clone()
-        neighbourhood.add_strip(total, 1, row, y)
+        add_strip(neighbourhood, total, 1, row, y)
         assert torch.equal(total[0], before[0])
         ours = (x * (total - before)).sum()
-        expected = (neighbourhood.read_strip(x, 1, row, strip) * y).sum()
+        expected = (read_strip(neighbourhood, x, 1, row, strip) * y).sum()
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -165,15 +164,15 @@ def test_adding_strips_is_adjoint_to_reading_them(size, neighbourhood):
 def test_adding_windows_is_adjoint_to_viewing_them(size, neighbourhood):
     """Also for some of a strip's windows, wherever the first of them is."""
     generator = torch.Generator().manual_seed(0)
-    shape = neighbourhood.strip_shape(torch.empty(2, *size, 3))
+    shape = strip_shape(neighbourhood, torch.empty(2, *size, 3))
     strip = torch.randn(shape, dtype=torch.float64, generator=generator)
     columns = size[1] // neighbourhood.window[1]
     for first in range(columns):
         for last in range(first + 1, columns + 1):
-            seen = neighbourhood.view(strip[None])[0, 0, first:last]
+            seen = view_windows(neighbourhood, strip[None])[0, 0, first:last]
             y = torch.randn(seen.shape, dtype=torch.float64, generator=generator)
             before = torch.randn(shape, dtype=torch.float64, generator=generator)
             total = before.clone()
-            neighbourhood.add_windows(total, first, y)
+            add_windows(neighbourhood, total, first, y)
             ours = (strip * (total - before)).sum()
             torch.testing.assert_close(ours, (seen * y).sum(), rtol=1e-12, atol=1e-12)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmvitbackbones.layers import feed_forward
-from mmvitbackbones.layers.feed_forward import FeedForward
+from mmvitbackbones.layers import FeedForward
+from mmvitbackbones.ops.cpu import feed_forward
 
 
 @pytest.fixture(params=['narrow', 'wide'])
@@ -17,7 +17,7 @@ def layer(request, monkeypatch):
     return FeedForward(3, 6).double()
 
 
-def test_equals_its_definition(layer):
+def test_equals_its_definition(layer, body):
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     expected = layer.fc2(F.gelu(layer.fc1(x)))
     torch.testing.assert_close(layer(x), expected)
@@ -25,7 +25,7 @@ def test_equals_its_definition(layer):
         torch.testing.assert_close(layer(x), expected)
 
 
-def test_gradients(layer):
+def test_gradients(layer, body):
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     parameters = dict(layer.named_parameters())
 
@@ -33,6 +33,14 @@ def test_gradients(layer):
         return torch.func.functional_call(layer, dict(zip(parameters, values)), (x,))
 
     assert torch.autograd.gradcheck(run, (x, *parameters.values()))
+
+
+def test_no_tokens(layer, body):
+    """As torch's own layers: none out, gradients of zero."""
+    y = layer(torch.zeros(0, 5, 3, dtype=torch.float64, requires_grad=True))
+    assert y.shape == (0, 5, 3)
+    y.sum().backward()
+    assert all(not p.grad.any() for p in layer.parameters())
 
 
 def test_frozen_parameters_and_inputs(layer):
@@ -69,13 +77,10 @@ def definition(layer, x):
 
 
 @pytest.fixture(params=['narrow', 'wide'])
-def convolving(request, monkeypatch):
-    """Memory that nobody has filled holds NaN."""
+def convolving(request, monkeypatch, poisoned_memory):
     monkeypatch.setattr(feed_forward, '_NARROW', 3 if request.param == 'narrow' else 0)
-    torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
-    yield FeedForward(3, 5, conv=True).double()
-    torch.use_deterministic_algorithms(False)
+    return FeedForward(3, 5, conv=True).double()
 
 
 def compare(layer, x, inputs):
@@ -130,7 +135,7 @@ def test_convolution_between_frozen_parameters(convolving, monkeypatch, trained)
 
 
 @pytest.mark.parametrize('layout', ['channels first', 'columns first', 'one map for all'])
-def test_memory_layout_of_the_map_does_not_matter(convolving, layout):
+def test_memory_layout_of_the_map_does_not_matter(convolving, layout, body):
     x = torch.randn(2, 5, 4, 3, dtype=torch.float64)
     if layout == 'channels first':
         x = x.movedim(3, 1).contiguous().movedim(1, 3)

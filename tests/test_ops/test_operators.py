@@ -1,0 +1,105 @@
+"""Every kernel as an operator of torch: what compilers and autograd are told is true."""
+
+import pytest
+import torch
+
+from mmvitbackbones.ops.cpu import attention, depthwise, feed_forward, rotary
+from mmvitbackbones.ops.rotary import rotary_embedding
+from mmvitbackbones.ops.windows import Neighbourhood
+
+
+def draw(*shape, dtype=torch.float32, trained=True):
+    return torch.randn(shape).to(dtype).requires_grad_(trained)
+
+
+def windows(dtype, biased=True, trained=True):
+    seen = (
+        Neighbourhood((2, 3), (1, 1), (1, 2), wraps=True),
+        Neighbourhood((1, 1), (1, 1), (2, 1)),
+    )
+    numbers = [n for one in seen for n in (*one.window, *one.rows, *one.columns, int(one.wraps))]
+    sizes = [(4, 9), (2, 3)]
+    maps = [draw(2, *size, 3, 2, 4, dtype=dtype, trained=trained) for size in sizes]
+    valid = torch.cat([s.on_map(size, torch.device('cpu')) for s, size in zip(seen, sizes)], dim=1)
+    bias = draw(2, 6, valid.shape[1], trained=trained) if biased else None
+    return maps, numbers, bias, valid
+
+
+def network(dtype, conv, keep):
+    weights = [(6, 3), (6,), (3, 6), (3,), *([(6, 1, 3, 3), (6,)] if conv else [])]
+    weights = [draw(*shape, dtype=dtype) for shape in weights] + ([] if conv else [None, None])
+    return draw(2, 5, 4, 3, dtype=dtype), *weights, keep
+
+
+def rotation(dtype):
+    cos, sin = rotary_embedding(3, 5, 4, torch.device('cpu'))
+    return draw(2, 3, 5, 2, 2, 4, dtype=dtype), cos, sin
+
+
+def image(dtype, bias=True):
+    x = draw(2, 3, 6, 7, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    return x.detach().requires_grad_(), draw(3, 1, 5, 5, dtype=dtype), draw(3, dtype=dtype)
+
+
+CASES = {
+    'attention': (attention._forward, windows),
+    'attention without a bias': (attention._forward, lambda dtype: windows(dtype, biased=False)),
+    'feed-forward': (feed_forward._forward, lambda dtype: network(dtype, False, True)),
+    'feed-forward, nothing kept': (feed_forward._forward, lambda d: network(d, False, False)),
+    'feed-forward with a convolution': (feed_forward._forward, lambda d: network(d, True, True)),
+    'depth-wise': (depthwise._forward, image),
+    'rotation': (rotary._forward, rotation),
+}
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('name', CASES)
+def test_opcheck(name, dtype):
+    """Schema, fake kernel, gradient's registration and a compilation with symbolic sizes."""
+    torch.manual_seed(0)
+    operator, make = CASES[name]
+    tolerance = dict(rtol=2e-2, atol=2e-2) if dtype == torch.bfloat16 else {}
+    torch.library.opcheck(operator, make(dtype), **tolerance)
+
+
+BACKWARD = {
+    'attention': lambda: (attention._backward, (draw(2, 4, 9, 8), *windows(torch.float32), True)),
+    'feed-forward': lambda: (
+        feed_forward._backward,
+        (
+            draw(2, 5, 4, 3),
+            torch.randn(2, 5, 4, 6),
+            *(x for i, x in enumerate(network(torch.float32, True, True)[:7]) if i != 4),
+        ),
+    ),
+    'depth-wise': lambda: (
+        depthwise._backward,
+        (draw(2, 3, 6, 7), *image(torch.float32)[:2]),
+    ),
+    'rotation': lambda: (
+        rotary._backward,
+        (draw(2, 3, 5, 2, 4), draw(2, 3, 5, 2, 4), *rotation(torch.float32)[1:]),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', BACKWARD)
+def test_opcheck_of_gradients(name):
+    """Of the backward pass itself, which has no gradient of its own."""
+    torch.manual_seed(0)
+    operator, arguments = BACKWARD[name]()
+    detached = [
+        [x.detach() for x in one] if isinstance(one, list) and isinstance(one[0], torch.Tensor)
+        else one.detach() if isinstance(one, torch.Tensor) else one
+        for one in arguments
+    ]  # fmt: skip
+    torch.library.opcheck(operator, tuple(detached))
+
+
+def test_second_derivatives_are_refused():
+    """By a message, not by a wrong number."""
+    x, cos, sin = rotation(torch.float32)
+    q, _ = rotary.rotate_as_complex(x, cos, sin)
+    (grad,) = torch.autograd.grad(q.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='rotate_backward'):
+        torch.autograd.grad(grad.sum(), x)
