@@ -154,6 +154,7 @@ class FocalTransformer(Pyramid):
             PatchStem(3, dims[0], *stem),
             stages,
             dims,
+            strides=[4 * 2**i for i in range(len(dims))],
             out_indices=out_indices,
             out_norm=out_norm,
             frozen_stages=frozen_stages,

@@ -26,6 +26,7 @@ class Pyramid(BaseModule):
         stem (nn.Module): From an image (B, 3, H, W) to the tuple the first stage takes.
         stages (Sequence[nn.Module]): Each takes and returns such a tuple.
         dims (Sequence[int]): Channels of the stages' local tokens.
+        strides (Sequence[int]): Pixels of the image between the stages' emitted tokens.
         out_indices (Sequence[int], optional): Stages whose maps are the output; None: all. Stages
             after the last of them are not run, and not trained.
         out_norm (str, optional): 'output': a LayerNorm on each map that leaves the backbone;
@@ -39,6 +40,10 @@ class Pyramid(BaseModule):
             weights are taken as they are, see
             :func:`mmvitbackbones.checkpoints.load_published`.
 
+    Attributes:
+        channels (tuple[int, ...]): Channels of each map that is emitted.
+        strides (tuple[int, ...]): Pixels of the image between neighbouring tokens of each.
+
     Raises:
         ValueError: For an option's value that is not allowed.
     """
@@ -48,6 +53,7 @@ class Pyramid(BaseModule):
         stem: nn.Module,
         stages: Sequence[nn.Module],
         dims: Sequence[int],
+        strides: Sequence[int],
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'output',
         frozen_stages: int = -1,
@@ -80,6 +86,8 @@ class Pyramid(BaseModule):
             )
         check_flags(norm_eval=norm_eval)
         self.out_indices = out_indices
+        self.channels = tuple(dims[i] for i in out_indices)
+        self.strides = tuple(strides[i] for i in out_indices)
         self.out_norm = out_norm
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

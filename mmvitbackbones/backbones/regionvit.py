@@ -140,10 +140,14 @@ class RegionViT(Pyramid):
             stem = Tokenization(arch['stem'], dims[0], window)
         else:
             stem = LocalTokenization(arch['stem'], dims[0])
+        stride = PATCH if outputs == 'local' else PATCH * window
         super().__init__(
             stem,
             stages,
             dims,
+            strides=[
+                (PATCH if outputs == 'local' else PATCH * window) * 2**i for i in range(len(dims))
+            ],
             out_indices=out_indices,
             out_norm=out_norm,
             frozen_stages=frozen_stages,

@@ -198,6 +198,7 @@ class RMT(Pyramid):
             stem,
             stages,
             dims,
+            strides=[4 * 2**i for i in range(len(dims))],
             out_indices=out_indices,
             out_norm=out_norm,
             frozen_stages=frozen_stages,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -192,6 +194,7 @@ class VisionLongformer(Pyramid):
             PatchStem(3, dims[0], patches[0], eps=EPS),
             stages,
             dims,
+            strides=list(itertools.accumulate(patches, operator.mul)),
             out_indices=out_indices,
             out_norm=out_norm,
             frozen_stages=frozen_stages,

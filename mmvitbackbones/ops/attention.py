@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import flop_counter
 
 from . import cpu
 from .backend import cached, why_plain
@@ -194,3 +195,16 @@ def _valid(
 ) -> Tensor:
     """Which keys of each window are on their maps, map after map: (windows, K)."""
     return torch.cat([one.on_map(size, device) for one, size in zip(seen, sizes)], dim=1)
+
+
+def _count_fused_attention() -> None:
+    """Let ``FlopCounterMode`` count torch's fused attention on CPUs, which it takes for nothing."""
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if fused not in flop_counter.flop_registry:
+
+        @flop_counter.register_flop_formula(fused)
+        def count(q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object) -> int:
+            return flop_counter.sdpa_flop_count(q, k, v)
+
+
+_count_fused_attention()

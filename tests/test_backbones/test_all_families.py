@@ -1,5 +1,6 @@
 """What holds for the backbones of all families."""
 
+import contextlib
 import copy
 import io
 import itertools
@@ -20,6 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitbackbones.layers import Residual
+from mmvitbackbones.ops import plain, why_plain
 
 ROOT = Path(__file__).parents[2]
 # Options of only some of the families, by those that do without.
@@ -138,39 +140,28 @@ def test_bad_images(family, shape, words):
 # Gradients.
 
 
-def test_both_ways_through_the_call_agree(family, monkeypatch):
-    """The whole model in blocks, as on a CPU, and through torch's own calls, as elsewhere."""
-    results, layers = [], 'mmvitbackbones.layers.'
-    for rate in (0.0, 1e-300):  # with a dropout, even of nothing, torch's own call is taken
-        if rate:
-            for module in ('feed_forward', 'depthwise'):
-                monkeypatch.setattr(f'{layers}{module}.on_cpu', lambda x: False)
-            for own in ('attention._CPUAttention', 'feed_forward._CPUFeedForward'):
-                monkeypatch.setattr(f'{layers}{own}', None)
-            monkeypatch.setattr(f'{layers}depthwise._WideConv', None)
-        model = build(family, peg=True, attn_drop_rate=rate)
+def test_kernels_equal_plain_bodies(family):
+    """The whole model, values and gradients."""
+    results = []
+    for body in (contextlib.nullcontext, plain):
+        model = build(family, peg=True)
         x = image(43, 59, batch=3).requires_grad_()
-        maps = model(x)
+        with body():
+            assert (why_plain(x) is None) == (body is not plain)
+            maps = model(x)
         sum(m.square().mean() for m in maps).backward()
         results.append([*maps, x.grad, *(p.grad for p in model.parameters())])
     for ours, theirs in zip(*results):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
-def test_compiled_equals_eager(family):
-    """All that a compiler traces; its own code is not ours to test."""
-    x = image(33, 45, batch=2)
-    model = build(family, peg=True)
-    expected, expected_grads = gradients(model, x)
-    torch.compiler.reset()
-    compiled = torch.compile(model, backend='aot_eager', dynamic=False)
-    model.zero_grad()
-    maps = compiled(x)
-    weighed(maps).backward()
-    for found, wanted in zip(maps, expected):
-        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected_grads[name], atol=1e-8, rtol=1e-8)
+@pytest.mark.parametrize('out_indices', [None, (0,), (1, 3)])
+def test_channels_and_strides(family, out_indices):
+    """Of the maps that are emitted, for whoever builds a neck on them."""
+    model, size = build(family, out_indices=out_indices), (43, 59)
+    for found, channels, stride in zip(model(image(*size)), model.channels, model.strides):
+        assert found.shape == (1, channels, *(math.ceil(side / stride) for side in size))
+    assert len(model.channels) == len(model.strides) == len(out_indices or range(4))
 
 
 @pytest.mark.parametrize('rates', [{}, dict(drop_path_rate=0.5, drop_rate=0.2, attn_drop_rate=0.2)])

@@ -5,6 +5,7 @@ import gc
 import itertools
 import math
 
+import numpy as np
 import pytest
 import tiny_backbones
 import torch
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmvitbackbones import RMT
 from mmvitbackbones.backbones import rmt
 from mmvitbackbones.backbones.rmt import ARCHS, ManhattanAttention, RMTBlock, RMTStage
-from mmvitbackbones.layers import attention
+from mmvitbackbones.ops import chunked, manhattan
+from mmvitbackbones.ops.cpu import decay as cpu_decay
 
 TINY = OPTIONS['RMT']['arch']
 # Millions of the classifiers' parameters, and how far the paper rounds them.
@@ -41,14 +43,15 @@ decays_or_none = pytest.mark.parametrize('decay', ['bias', 'product', None])
 
 def gammas(heads, interval):
     a, b = interval
-    n = torch.arange(heads, dtype=torch.float32)
-    return torch.log(1 - 2 ** (-a - (b - a) * n / heads)).double().exp().tolist()
+    logs = [math.log(1 - 2 ** (-a - (b - a) * n / heads)) for n in range(heads)]
+    return [math.exp(np.float32(log)) for log in logs]
 
 
 def turned(x):
     """RoPE of a head's queries or keys, (H, W, d): adjacent pairs, by the token's number."""
     height, width, dims = x.shape
-    angles = (1 / 10000 ** torch.linspace(0, 1, dims // 2, dtype=torch.float32)).tolist()
+    steps = max(dims // 2 - 1, 1)
+    angles = [float(np.float32(10000 ** (-j / steps))) for j in range(dims // 2)]
     rows = []
     for row in range(height):
         for column in range(width):
@@ -164,11 +167,23 @@ def run_backbone(model, x):
 def make_stage(form, decay, interval=(1, 5), scale=None, parts=True):
     """Two blocks that share their positions."""
     torch.manual_seed(0)
-    interval = None if decay is None else interval
     blocks = [
-        RMTBlock(8, 2, 2, interval, form, decay, 0.0, scale, parts, parts, parts) for _ in range(2)
+        RMTBlock(
+            dims=8,
+            heads=2,
+            mlp_ratio=2,
+            decay_range=interval,
+            form=form,
+            decay=decay,
+            drop_path=0.0,
+            layer_scale=scale,
+            cpe=parts,
+            lce=parts,
+            ffn_conv=parts,
+        )
+        for _ in range(2)
     ]
-    stage = randomise(RMTStage(blocks, 2, interval, False, None).double())
+    stage = randomise(RMTStage(blocks, head_dims=4, with_cp=False, downsample=None).double())
     for block in blocks:
         with torch.no_grad():
             block.attn.qk.weight.mul_(2)  # scores that matter beside the decay
@@ -225,20 +240,20 @@ def test_backbone_equals_reference(options):
             torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
-# Chunks of rows.
+# Parts of some rows.
 
 
 @pytest.fixture
-def chunks(monkeypatch):
-    """What the chunks of each call are of."""
+def parts(monkeypatch):
+    """How many parts each call takes."""
     calls = []
-    in_chunks = rmt.attention_in_chunks
 
-    def spy(q, k, v, chunks, attend):
-        calls.append(chunks)
-        return in_chunks(q, k, v, chunks, attend)
+    def spy(compute, shared, parts, *others, **options):
+        parts = list(parts)
+        calls.append(len(parts))
+        return chunked.in_parts(compute, shared, parts, *others, **options)
 
-    monkeypatch.setattr(rmt, 'attention_in_chunks', spy)
+    monkeypatch.setattr(manhattan, 'in_parts', spy)
     return calls
 
 
@@ -246,26 +261,26 @@ def chunks(monkeypatch):
     'rows, count', [(0, 20), (0.5, 10), (0.75, 10), (1, 5), (2, 3), (3, 2), (5, 1), (100, 1)]
 )
 @decays
-def test_chunks_of_whole_attention(monkeypatch, chunks, decay, rows, count):
+def test_parts_of_whole_attention(monkeypatch, parts, decay, rows, count):
     """Of so many rows of queries, or parts of a row, as the scores or the bias leave room for."""
     height, width, heads, batch = 5, 4, 2, 2
     scores = heads * width * height * width * (batch if decay == 'product' else 1)
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', int(rows * scores * 8))
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', int(rows * scores * 8))
     stage, x = make_stage('whole', decay), make_map(height, width)
     compare(stage, x)
-    assert {len(of_call) for of_call in chunks} == {count}
+    assert {*parts} == {count}
 
 
 @pytest.mark.parametrize(
     'lines, counts', [(0, (10, 4, 4)), (3, (3, 2, 2)), (4, (2, 1, 1)), (99, (1, 1, 1))]
 )
-def test_chunks_of_decomposed_products(monkeypatch, chunks, lines, counts):
+def test_parts_of_decomposed_products(monkeypatch, parts, lines, counts):
     """Of so many columns of one sample, and of more rows, as they are shorter, of all samples."""
     height, width, heads = 5, 4, 2
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', lines * heads * height * height * 8)
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', lines * heads * height * height * 8)
     stage, x = make_stage('decomposed', 'product'), make_map(height, width)
     compare(stage, x)
-    assert [len(of_call) for of_call in chunks] == [*counts] * 4  # two blocks, run twice
+    assert parts == [*counts] * 4  # two blocks, run twice
 
 
 # Decay.
@@ -280,7 +295,7 @@ def make_attention(form, decay='bias', heads=2, size=2, dtype=torch.float64):
             parameter.zero_()
         attn.v.weight.copy_(torch.eye(dims))
         attn.proj.weight.copy_(torch.eye(dims))
-    return RMTStage([attn], heads, interval, False, None)
+    return RMTStage([attn], head_dims=size, with_cp=False, downsample=None)
 
 
 def impulse(size, place, dims):
@@ -341,14 +356,18 @@ def test_decay_keeps_its_precision_in_half_types(form, decay, size, cast, dtype,
 @pytest.fixture
 def cuts(monkeypatch):
     """Whether attention is given decays of nothing at all, for each of its calls."""
-    seen = []
-    attention = rmt.attention
+    seen, attention, weighted = [], manhattan.attention, manhattan.weighted_attention
 
-    def spy(q, k, v, bias=None, weight=None):
-        seen.append((weight == 0 if bias is None else bias.isinf()).any())
-        return attention(q, k, v, bias, weight=weight)
+    def spy(q, k, v, bias):
+        seen.append(bias.isinf().any())
+        return attention(q, k, v, bias)
 
-    monkeypatch.setattr(rmt, 'attention', spy)
+    def spy_weighted(q, k, v, weight):
+        seen.append((weight == 0).any())
+        return weighted(q, k, v, weight)
+
+    monkeypatch.setattr(manhattan, 'attention', spy)
+    monkeypatch.setattr(manhattan, 'weighted_attention', spy_weighted)
     return seen
 
 
@@ -361,7 +380,7 @@ def results(stage, x):
 
 def without_a_cut(monkeypatch, stage, x):
     with monkeypatch.context() as patch:
-        patch.setattr(stage.blocks[0], '_least', lambda q, k: None)
+        patch.setattr(cpu_decay, '_NEGLIGIBLE', -math.inf)
         return results(stage, x)
 
 
@@ -396,8 +415,8 @@ def test_far_keys_of_large_scores_are_kept(monkeypatch, cuts, decay, form):
     stage = make_attention(form, decay, heads=1, dtype=torch.float32)
     with torch.no_grad():
         stage.blocks[0].qk.weight[0, 0] = stage.blocks[0].qk.weight[2, 1] = scale
-    ones = torch.ones(1, 400, 1, 1, dtype=torch.complex64)
-    monkeypatch.setattr(rmt, 'rotary_embedding', lambda *_: ones)  # nothing turns the scores
+    still = torch.ones(1, 400, 1, 1), torch.zeros(1, 400, 1, 1)
+    monkeypatch.setattr(rmt, 'rotary_embedding', lambda *_: still)  # nothing turns the scores
     x = torch.tensor([1.0, -1]).repeat(1, 1, 400, 1)
     x[0, 0, far, 1] = 1
     ours = results(stage, x)
@@ -418,7 +437,7 @@ def test_far_keys_of_large_scores_are_kept(monkeypatch, cuts, decay, form):
 def test_nothing_of_all_pairs_of_tokens_is_kept(monkeypatch, decay, form):
     """Neither by autograd nor by whoever computes it again, nor is more than a chunk ever made."""
     side, heads, batch, chunk = 24, 2, 2, 60_000
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', chunk * 8)
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', chunk * 8)
     stage, x = make_stage(form, decay), make_map(side, side, batch)
     hidden, saved = batch * side**2 * 2 * 8, []
     assert hidden < chunk < heads * side**4 / 10
@@ -508,9 +527,8 @@ def test_without_decay(monkeypatch, with_cp):
     """The same parameters, on long maps too, and nothing of a decay is computed."""
     model = build(decay=None, with_cp=with_cp)
     assert model.state_dict().keys() == build().state_dict().keys()
-    monkeypatch.setattr(rmt, 'log_decay', None)
-    monkeypatch.setattr(rmt, '_cut', None)
-    monkeypatch.setattr(ManhattanAttention, '_least', None)
+    monkeypatch.setattr(manhattan, 'log_decay', None)
+    monkeypatch.setattr(cpu_decay, 'least_decay', None)
     x = image(32, 1200)
     _, grads = tiny_backbones.gradients(model, x)
     assert grads.keys() == dict(model.named_parameters()).keys()
@@ -565,8 +583,10 @@ def test_layer_scale_and_mlp_ratios():
 def test_drop_path_drops_both_branches():
     """But not the position encoding."""
     torch.manual_seed(0)
-    block = RMTBlock(8, 2, 2, (2, 6), 'whole', 'bias', 1 - 1e-9, None, True, True, True)
-    stage, x = RMTStage([block], 2, (2, 6), False, None), torch.randn(2, 5, 7, 8)
+    stage, x = make_stage('whole', 'bias').float(), torch.randn(2, 5, 7, 8)
+    stage.blocks = stage.blocks[:1]
+    (block,) = stage.blocks
+    block.residual1.drop_prob = block.residual2.drop_prob = 1 - 1e-9
     assert torch.equal(stage(x)[0], block.cpe(x))
     assert not torch.allclose(stage.eval()(x)[0], block.cpe(x))
 
@@ -678,7 +698,7 @@ def test_columns_of_few_samples_and_of_many(monkeypatch, few):
     """One sample after the other, or copied to be together: the same."""
     stage, x = make_stage('decomposed', 'bias'), make_map(5, 4, 3)
     (expected,) = stage(x)
-    monkeypatch.setattr(rmt, '_FEW', few)
+    monkeypatch.setattr(manhattan, '_FEW', few)
     torch.testing.assert_close(stage(x)[0], expected, atol=1e-12, rtol=1e-12)
 
 

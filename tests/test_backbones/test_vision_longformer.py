@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from tiny_backbones import OPTIONS, LargestTensor, gradients, image, randomise, weighed
 
 from mmvitbackbones import VisionLongformer
-from mmvitbackbones.backbones import vision_longformer
 from mmvitbackbones.backbones.vision_longformer import (
     ARCHS,
     FullAttention,
     ViLBlock,
     VisionLongformerAttention,
 )
-from mmvitbackbones.layers import attention
+from mmvitbackbones.ops import attention, chunked
 
 TINY = OPTIONS['VisionLongformer']['arch']
 NO_DROPS = 1e-300  # of attention weights: as for any dropout, torch's own calls are taken
@@ -370,21 +369,22 @@ def test_full_attention_without_biases(tokens):
 @pytest.mark.parametrize('queries', [True, False])
 @pytest.mark.parametrize('tokens', [0, 2])
 @pytest.mark.parametrize('rows, count', [(0, 20), (0.5, 10), (0.8, 10), (1, 5), (2, 3), (99, 1)])
-def test_chunks_of_full_attention(monkeypatch, rows, count, tokens, queries):
-    """Of so many rows of queries, or parts of a row, beside those of the global tokens."""
+def test_parts_of_full_attention(monkeypatch, rows, count, tokens, queries):
+    """Of so many rows of local queries, or parts of a row; global queries are few."""
     height, width, heads, batch = 5, 4, 2, 2
     scores = batch * heads * width * (height * width + tokens)
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', int(rows * scores * 8))
-    found, in_chunks = [], vision_longformer.attention_in_chunks
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', int(rows * scores * 8))
+    found = []
 
-    def spy(q, k, v, chunks, *others):
-        found.append(len(chunks))
-        return in_chunks(q, k, v, chunks, *others)
+    def spy(compute, shared, parts, *others, **options):
+        parts = list(parts)
+        found.append(len(parts))
+        return chunked.in_parts(compute, shared, parts, *others, **options)
 
-    monkeypatch.setattr(vision_longformer, 'attention_in_chunks', spy)
+    monkeypatch.setattr(attention, 'in_parts', spy)
     attn = make(FullAttention, tokens, queries=queries, side=4)
     compare_attention(attn, draw((height, width), tokens, batch=batch))
-    assert found == [count + (queries and tokens > 0)]
+    assert found == [count]
 
 
 @pytest.mark.parametrize('biased', [True, False])
@@ -392,8 +392,8 @@ def test_chunks_of_full_attention(monkeypatch, rows, count, tokens, queries):
     'kind, own', [(VisionLongformerAttention, dict(window=3)), (FullAttention, dict(side=3))]
 )
 def test_gradients_are_those_of_the_weights_that_were_left(monkeypatch, kind, own, biased):
-    """A dropout of attention weights is drawn once, also where attention is cut into chunks."""
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', 0)
+    """A dropout of attention weights is drawn once, also where attention is cut into parts."""
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', 0)
     attn = make(kind, 1, biased, attn_drop=0.5, **own)
     inputs = draw((4, 5), 1, batch=1)
 
@@ -504,7 +504,6 @@ def test_memory_of_attention_grows_with_the_map_only(shift_mode, attn_drop):
     """Four times the tokens: no tensor, of the backward pass neither, grows more than fourfold."""
     attn = make(VisionLongformerAttention, 1, window=2, attn_drop=attn_drop)
     attn.shift_mode, largest = shift_mode, []
-    vision_longformer.local_validity.cache_clear()
     for side in (19, 38):  # padded to 20 and 38
         inputs = draw((side, side), 1, batch=1)
         with LargestTensor() as mode:
@@ -518,7 +517,7 @@ def test_memory_of_attention_grows_with_the_map_only(shift_mode, attn_drop):
 def test_full_attention_makes_nothing_of_all_pairs(monkeypatch, biased):
     """Nor the backward pass: no more than the scores of a chunk."""
     side, heads, batch, chunk = 24, 2, 2, 30_000
-    monkeypatch.setattr(attention, '_CHUNK_BYTES', chunk * 8)
+    monkeypatch.setattr(chunked, '_CHUNK_BYTES', chunk * 8)
     attn, inputs = make(FullAttention, 1, biased, side=7), draw((side, side), 1, batch)
     assert batch * side**2 * 3 * 6 < chunk < heads * side**4 / 20
     with LargestTensor() as mode:

@@ -25,7 +25,9 @@ _BLOCK_WITH_CONV = 4096
 _NARROW = 128
 
 
-def feed_forward_in_strips(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, conv: nn.Conv2d | None) -> Tensor:
+def feed_forward_in_strips(
+    x: Tensor, fc1: nn.Linear, fc2: nn.Linear, conv: nn.Conv2d | None
+) -> Tensor:
     """Compute as :func:`mmvitbackbones.ops.feed_forward.feed_forward`, without dropout."""
     # Without a convolution, all tokens are a map one token wide.
     grid = x.flatten(0, -2)[None, :, None] if conv is None else x
