@@ -145,9 +145,7 @@ class RegionViT(Pyramid):
             stem,
             stages,
             dims,
-            strides=[
-                (PATCH if outputs == 'local' else PATCH * window) * 2**i for i in range(len(dims))
-            ],
+            strides=[stride * 2**i for i in range(len(dims))],
             out_indices=out_indices,
             out_norm=out_norm,
             frozen_stages=frozen_stages,
