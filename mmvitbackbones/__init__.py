@@ -7,8 +7,8 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
-from .classifiers import NormAndPool, ProjectAndPool  # noqa: E402
 from .hooks import RandomShiftHook  # noqa: E402
+from .necks import NormAndPool, ProjectAndPool  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
 allow_mmengine_classes()

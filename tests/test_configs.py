@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 pytest.importorskip('mmdet')
 
-from mmvitbackbones.complexity import disagreements, measure, measure_row
 from mmvitbackbones.running import load_config
 from mmvitbackbones.zoo import get_config, head_of, read_zoo
+from mmvitbackbones.zoo.audit import disagreements, measure_row
+from mmvitbackbones.zoo.complexity import measure
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ZOO = read_zoo()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmvitbackbones.complexity import Complexity, disagreements, measure, measure_row
 from mmvitbackbones.running import plain_errors
 from mmvitbackbones.zoo import Row, Zoo, config_folder, get_config, read_zoo
+from mmvitbackbones.zoo.audit import disagreements, measure_row
+from mmvitbackbones.zoo.complexity import Complexity, measure
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,6 +9,7 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.focal_transformer import FAMILY
 from ..layers import (
     PEG,
     FeedForward,
@@ -89,6 +90,8 @@ class FocalTransformer(Pyramid):
     Raises:
         ValueError: For an option's value that is not allowed.
     """
+
+    family = FAMILY
 
     def __init__(
         self,

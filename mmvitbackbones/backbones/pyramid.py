@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoints.family import Family
 from .options import check_choice, check_flags
 
 MIN_SIZE = 32
@@ -43,10 +44,13 @@ class Pyramid(BaseModule):
     Attributes:
         channels (tuple[int, ...]): Channels of each map that is emitted.
         strides (tuple[int, ...]): Pixels of the image between neighbouring tokens of each.
+        family (Family): Of the class: which published files fit, and how they are read.
 
     Raises:
         ValueError: For an option's value that is not allowed.
     """
+
+    family: Family
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.regionvit import FAMILY
 from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
 from ..ops.layout import channels_last, on_map
 from ..ops.windows import Neighbourhood, merge, pad_to_multiple, partition
@@ -87,6 +88,8 @@ class RegionViT(Pyramid):
     Raises:
         ValueError: For an option's value that is not allowed.
     """
+
+    family = FAMILY
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.rmt import FAMILY
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
 from ..ops.layout import channels_last, on_map
 from ..ops.manhattan import attend_columns, attend_map, attend_rows, log_gammas
@@ -132,6 +133,8 @@ class RMT(Pyramid):
     Raises:
         ValueError: For an option's value that is not allowed.
     """
+
+    family = FAMILY
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.vision_longformer import FAMILY
 from ..layers import (
     PEG,
     AbsolutePosition,
@@ -112,6 +113,8 @@ class VisionLongformer(Pyramid):
     Raises:
         ValueError: For an option's value that is not allowed.
     """
+
+    family = FAMILY
 
     def __init__(
         self,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..ops.tables import resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-
-NAME = 'Focal Transformer'
+from .family import Family, Hint
 
 _RENAME = (
     (r'^patch_embed\.proj\.', 'stem.conv.'),
@@ -29,11 +28,6 @@ _RENAME = (
 )
 # Buffers that the published code computes from its options.
 _INDEX = re.compile(r'\.(relative_position_index(_\d+)?|valid_ind_rolled(_\d+)?|attn_mask)$')
-
-# No resizing is defined for the surroundings' table, whose entries are no offsets.
-STARTS_NEW = re.compile(r'\.surroundings\.table$')
-# What expand_sizes and focal_windows of 0 leave out.
-SWITCHED_OFF = re.compile(r'\.attn\.((surroundings|coarse_bias)\.table|pool\.(weight|bias))$')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -137,3 +131,22 @@ def _is_ring(tokens: int, surroundings: int) -> bool:
     side = round(tokens**0.5)
     widths = range(1, side // 2 + 1)
     return _is_square(tokens) and surroundings in {4 * (tokens - (side - e) ** 2) for e in widths}
+
+
+FAMILY = Family(
+    name='Focal Transformer',
+    weights='github.com/microsoft/Focal-Transformer',
+    recognise=recognise,
+    convert=convert,
+    resize=resize,
+    # No resizing is defined for the surroundings' table, whose entries are no offsets.
+    starts_new=re.compile(r'\.surroundings\.table$'),
+    # What expand_sizes and focal_windows of 0 leave out.
+    switched_off=re.compile(r'\.attn\.((surroundings|coarse_bias)\.table|pool\.(weight|bias))$'),
+    hints=(
+        Hint(
+            'the file has no coarse tokens there: set focal_windows to 0 as it was',
+            missing=r'\.coarse_bias\.',
+        ),
+    ),
+)

@@ -7,26 +7,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import focal_transformer, regionvit, rmt, vision_longformer
 from .conversion import Conversion, in_classifier
+from .family import FAMILIES, Family, Hint, family_of
 from .reading import read_checkpoint
-
-# By the class of the backbone: the rules of its published files. Each has a NAME, the functions
-# recognise, convert and resize, and two patterns of our names: what STARTS_NEW, with a warning,
-# where the file has none or one of another shape; and what may be SWITCHED_OFF in the model. It is
-# if nothing is loaded whose name begins as the file's, up to the end of the match.
-FAMILIES = {
-    'FocalTransformer': focal_transformer,
-    'RegionViT': regionvit,
-    'RMT': rmt,
-    'VisionLongformer': vision_longformer,
-}
 
 OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
 
@@ -34,6 +22,10 @@ OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
 _BLOCK = re.compile(r'^stages\.(\d+)\.blocks\.(\d+)\.')
 _NORM = re.compile(r'\.norm\d\.weight$')
+_HINTS = (
+    Hint('the file has PEG: set peg=True', unexpected=r'\.peg\.'),
+    Hint('the file has output norms: set out_norm', unexpected=r'^out_norms\.'),
+)
 
 
 @dataclass
@@ -104,19 +96,20 @@ def load_published(
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
     backbone, classifier = (model.backbone, model) if is_classifier(model) else (model, None)
-    family = FAMILIES.get(type(backbone).__name__)
+    family = family_of(backbone)
     if family is None:
+        names = ', '.join(known.name for known in FAMILIES)
         raise TypeError(
-            f'load_published takes one of {", ".join(FAMILIES)}, or an ImageClassifier with one, '
-            f"got {type(backbone).__name__}; a detector's backbone is its .backbone"
+            f'load_published takes a backbone of this package ({names}), or an ImageClassifier '
+            f"with one, got {type(backbone).__name__}; a detector's backbone is its .backbone"
         )
     if isinstance(path_or_state_dict, Mapping):
         checkpoint = path_or_state_dict
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
     kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
-    if classifier is not None:
-        _check_last_tokens(backbone, kind, found.tensors, source)
+    if classifier is not None and family.check_classifier is not None:
+        family.check_classifier(backbone, kind != OURS, found.tensors, source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
     filled, restarted = _fill(backbone, family, found.tensors, report)
     if classifier is None:
@@ -137,12 +130,12 @@ def load_published(
 
 def is_classifier(model: nn.Module) -> bool:
     """Whether a model is an ``ImageClassifier`` with one of this package's backbones."""
-    family = type(getattr(model, 'backbone', None)).__name__
-    return type(model).__name__ == 'ImageClassifier' and family in FAMILIES
+    backbone = getattr(model, 'backbone', None)
+    return type(model).__name__ == 'ImageClassifier' and family_of(backbone) is not None
 
 
 def _fill(
-    backbone: nn.Module, family: ModuleType, tensors: Mapping, report: LoadReport
+    backbone: nn.Module, family: Family, tensors: Mapping, report: LoadReport
 ) -> tuple[dict[str, Tensor], list[str]]:
     """What to load into a backbone, and what starts new though it was expected to be loaded."""
     target, source = backbone.state_dict(), report.source
@@ -162,9 +155,9 @@ def _fill(
     report.loaded = list(filled)
     missing = [name for name in target if name not in filled]
     # All of a stage's, or the stem's, or none: a single one that is missing is an error.
-    kept = {_place(name) for name in filled if family.STARTS_NEW.search(name)}
+    kept = {_place(name) for name in filled if family.starts_new.search(name)}
     restarted = [
-        name for name in missing if family.STARTS_NEW.search(name) and _place(name) not in kept
+        name for name in missing if family.starts_new.search(name) and _place(name) not in kept
     ]
     report.new = [name for name in missing if _MAY_START_NEW.search(name) or name in restarted]
     unexpected = [name for name in tensors if name not in target]
@@ -179,6 +172,7 @@ def _fill(
         missing=[name for name in missing if name not in report.new],
         unexpected=[name for name in unexpected if name not in switched_off],
         source=source,
+        hints=family.hints,
     )
     report.unused += switched_off
     return filled, restarted
@@ -209,37 +203,25 @@ def _fill_classifier(
     return filled, new
 
 
-def _check_last_tokens(backbone: nn.Module, kind: str, tensors: Mapping, source: str) -> None:
-    """Refuse a ViL whose last global token would be lost; published ones classify it, too."""
-    name = f'stages.{backbone.out_indices[-1]}.global_tokens'
-    if name not in tensors:
-        return
-    if name not in backbone.state_dict() or (kind != OURS and backbone.emitted == 0):
-        raise ValueError(
-            f'{source} has a global token in the last stage, which its classifier needs: set '
-            "num_global_tokens=1 and outputs='all' in the backbone, as it was trained"
-        )
-
-
 def _place(name: str) -> str:
     """The stage that a tensor is of, or the stem."""
     return re.match(r'stages\.\d+|\w+', name)[0]
 
 
-def _is_switched_off(name: str, family: ModuleType, filled: Iterable[str]) -> bool:
-    found = family.SWITCHED_OFF.search(name)
+def _is_switched_off(name: str, family: Family, filled: Iterable[str]) -> bool:
+    found = family.switched_off.search(name)
     return found is not None and not any(other.startswith(name[: found.end()]) for other in filled)
 
 
 def _resized(
-    family: ModuleType, name: str, tensor: Tensor, shape: torch.Size, source: str
+    family: Family, name: str, tensor: Tensor, shape: torch.Size, source: str
 ) -> Tensor | None:
     """The tensor in the model's shape; None where it starts new."""
     try:
         resized = family.resize(name, tensor, shape)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from None
-    if resized is None and not family.STARTS_NEW.search(name):
+    if resized is None and not family.starts_new.search(name):
         raise ValueError(
             f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants {tuple(shape)}: '
             'are they of the same family, arch and options?'
@@ -288,7 +270,7 @@ def _brief(names: Iterable[str], keep_stages: bool = False) -> str:
 
 
 def _identify(
-    state: dict[str, Tensor], family: ModuleType, target: Mapping, source: str
+    state: dict[str, Tensor], family: Family, target: Mapping, source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
     others = {}
@@ -301,15 +283,15 @@ def _identify(
         except ValueError as error:
             raise ValueError(f'{source}: {error}') from None
         found.unused += others
-        return f'published {family.NAME}', found
-    for other in FAMILIES.values():
+        return f'published {family.name}', found
+    for other in FAMILIES:
         if other.recognise(state):
-            raise ValueError(f'{source} holds {other.NAME} weights, the model is {family.NAME}')
+            raise ValueError(f'{source} holds {other.name} weights, the model is {family.name}')
     ours = Conversion(tensors=state, classifier=others)
     if not set(ours.tensors) & set(target):
         names = ', '.join(list(state)[:3]) or 'no tensor at all'
         raise ValueError(
-            f'{source} holds neither published {family.NAME} weights nor our own; it has {names} '
+            f'{source} holds neither published {family.name} weights nor our own; it has {names} '
             f'({len(state)} tensors)'
         )
     return OURS, ours
@@ -345,7 +327,9 @@ def _describe(outline: list[tuple[int, int]]) -> str:
     return f'depths {depths} and channels {dims}'
 
 
-def _check_names(missing: list[str], unexpected: list[str], source: str) -> None:
+def _check_names(
+    missing: list[str], unexpected: list[str], source: str, hints: Iterable[Hint] = ()
+) -> None:
     if not missing and not unexpected:
         return
     problems = [
@@ -353,19 +337,7 @@ def _check_names(missing: list[str], unexpected: list[str], source: str) -> None
         for title, names in (('missing', missing), ('unexpected', unexpected))
         if names
     ]
-    hint = ''
-    if any('.peg.' in name for name in unexpected):
-        hint = ' (the file has PEG: set peg=True)'
-    elif any(name.startswith('out_norms.') for name in unexpected):
-        hint = ' (the file has output norms: set out_norm)'
-    elif 'stem.regional.weight' in missing:
-        hint = ' (the file has no regional tokens: set regional=False in arch)'
-    elif any('.coarse_bias.' in name for name in missing):
-        hint = ' (the file has no coarse tokens there: set focal_windows to 0 as it was)'
-    elif any('.position.' in name for name in missing) and any(
-        '.bias.table' in name for name in unexpected
-    ):
-        hint = " (the file has no absolute positions: set position='rpb')"
-    elif any('.position.' in name for name in unexpected):
-        hint = " (the file has absolute positions: set position='ape')"
+    fitting = (hint.words for hint in (*_HINTS, *hints) if hint.fits(missing, unexpected))
+    words = next(fitting, None)
+    hint = f' ({words})' if words else ''
     raise ValueError(f'{source} does not fit the model{hint}: {"; ".join(problems)} tensors')

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..ops.tables import resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-
-NAME = 'RegionViT'
+from .family import Family, Hint
 
 _RENAME = (
     (r'^layers\.(\d+)\.block\.([1-9]\d*)\.', lambda m: f'stages.{m[1]}.blocks.{int(m[2]) - 1}.'),
@@ -28,9 +27,6 @@ _RENAME = (
     (r'\.mlp\.fc2\.', '.ffn.fc2.'),
 )
 _TIED = re.compile(r'(\.block\.0\.proj)_cls\.')
-STARTS_NEW = re.compile(r'(?!)')  # nothing
-# What an arch without regional tokens leaves out.
-SWITCHED_OFF = re.compile(r'^stem\.regional\.|\.norm0\.')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -134,3 +130,20 @@ def unroll_table(table: Tensor) -> Tensor:
     shift = window - 1 - window // 2
     grid = table.unflatten(1, (side, side))
     return grid.roll((shift, shift), dims=(1, 2)).flatten(1)
+
+
+FAMILY = Family(
+    name='RegionViT',
+    weights='github.com/IBM/RegionViT',
+    recognise=recognise,
+    convert=convert,
+    resize=resize,
+    # What an arch without regional tokens leaves out.
+    switched_off=re.compile(r'^stem\.regional\.|\.norm0\.'),
+    hints=(
+        Hint(
+            'the file has no regional tokens: set regional=False in arch',
+            missing=r'^stem\.regional\.weight$',
+        ),
+    ),
+)

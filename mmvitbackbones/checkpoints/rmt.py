@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from .conversion import CLASSIFIER, Conversion, rename
-
-NAME = 'RMT'
+from .family import Family
 
 _RENAME = (
     (r'^patch_embed\.proj\.', 'stem.'),
@@ -35,11 +34,6 @@ _RENAME = (
 _QUERY = re.compile(r'\.retention\.q_proj\.(weight|bias)$')
 # The classifier's second head, which token labels train, and buffers that hold constants.
 _UNUSED = re.compile(r'^aux_head\.|\.Relpos\.(angle|decay|index|sin|cos)$')
-
-# A stem of patches, where the file has that of convolutions.
-STARTS_NEW = re.compile(r'^stem\.(conv|norm)\.')
-# What an arch's cpe, lce, ffn_conv and stem leave out.
-SWITCHED_OFF = re.compile(r'\.cpe\.|\.attn\.lce\.|\.ffn\.conv\.|^stem\.(?=\d)')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -79,3 +73,16 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
 
 def resize(name: str, tensor: Tensor, shape: torch.Size) -> None:
     """Resize nothing: no tensor depends on the size of an image."""
+
+
+FAMILY = Family(
+    name='RMT',
+    weights='github.com/qhfan/RMT',
+    recognise=recognise,
+    convert=convert,
+    resize=resize,
+    # A stem of patches, where the file has that of convolutions.
+    starts_new=re.compile(r'^stem\.(conv|norm)\.'),
+    # What an arch's cpe, lce, ffn_conv and stem leave out.
+    switched_off=re.compile(r'\.cpe\.|\.attn\.lce\.|\.ffn\.conv\.|^stem\.(?=\d)'),
+)

@@ -7,12 +7,11 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops.tables import interpolate, resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-
-NAME = 'ViL'
+from .family import Family, Hint
 
 
 def _stage(match: re.Match) -> str:
@@ -49,11 +48,6 @@ _TIED = re.compile(r'\.(query|kv|proj)_global\.')
 # Standard deviation of what moves the copies of global tokens, that of new ones.
 _NOISE = 0.02
 _OF_GLOBAL = re.compile(r'\.global_(tokens|position)$|\.global_bias\.\w+$')
-
-# Where the file has no global tokens in a stage.
-STARTS_NEW = _OF_GLOBAL
-# Where the model has none; and in a stage's last block, where what they learn is never read.
-SWITCHED_OFF = _OF_GLOBAL
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -189,3 +183,49 @@ def _relayout(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> dict[st
 
 def _is_table(tensor: Tensor) -> bool:
     return tensor.dim() == 2 and math.isqrt(len(tensor)) ** 2 == len(tensor) and len(tensor) % 2
+
+
+def check_classifier(
+    backbone: nn.Module, published: bool, tensors: Mapping[str, Tensor], source: str
+) -> None:
+    """Refuse a backbone that would lose its last global token, which published ones classify.
+
+    Args:
+        backbone (nn.Module): The classifier's backbone.
+        published (bool): Whether the file is a published one.
+        tensors (Mapping[str, Tensor]): The file's, under our names.
+        source (str): The file.
+
+    Raises:
+        ValueError: If the token would be lost.
+    """
+    name = f'stages.{backbone.out_indices[-1]}.global_tokens'
+    if name not in tensors:
+        return
+    if name not in backbone.state_dict() or (published and backbone.emitted == 0):
+        raise ValueError(
+            f'{source} has a global token in the last stage, which its classifier needs: set '
+            "num_global_tokens=1 and outputs='all' in the backbone, as it was trained"
+        )
+
+
+FAMILY = Family(
+    name='ViL',
+    weights='github.com/microsoft/vision-longformer',
+    recognise=recognise,
+    convert=convert,
+    resize=resize,
+    # Where the file has no global tokens in a stage.
+    starts_new=_OF_GLOBAL,
+    # Where the model has none; and in a stage's last block, where what they learn is never read.
+    switched_off=_OF_GLOBAL,
+    hints=(
+        Hint(
+            "the file has no absolute positions: set position='rpb'",
+            missing=r'\.position\.',
+            unexpected=r'\.bias\.table',
+        ),
+        Hint("the file has absolute positions: set position='ape'", unexpected=r'\.position\.'),
+    ),
+    check_classifier=check_classifier,
+)

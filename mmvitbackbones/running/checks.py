@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from torch import nn
 
+from ..checkpoints.family import Family, family_of
 from ..checkpoints.published import tensors_of
 from ..checkpoints.reading import is_absent
 from .nodes import dicts
@@ -46,13 +48,6 @@ _LAYOUTS = {
     'ImageNet21k': ('ImageNet-21K', _IMAGENET21K_LAYOUT),
 }
 _CLASSES = dict(ImageNet=1000, ImageNet21k=21841)
-# Where the papers' authors publish their weights, by the type of the backbone.
-_SOURCES = {
-    'FocalTransformer': 'github.com/microsoft/Focal-Transformer',
-    'RegionViT': 'github.com/IBM/RegionViT',
-    'RMT': 'github.com/qhfan/RMT',
-    'VisionLongformer': 'github.com/microsoft/vision-longformer',
-}
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
@@ -119,7 +114,8 @@ def check_weights(cfg: Config) -> None:
     """
     init = cfg.model.get('init_cfg')
     whole = cfg.model.get('pretrained') or (isinstance(init, Mapping) and init.get('checkpoint'))
-    if whole and cfg.model.backbone.type in _SOURCES and cfg.default_scope == 'mmpretrain':
+    family = _family(cfg.model.backbone.type)
+    if whole and family and cfg.default_scope == 'mmpretrain':
         raise ValueError(
             f'a whole classifier starts from {whole!r} by load_from, not by pretrained or init_cfg '
             'of the model'
@@ -133,13 +129,18 @@ def check_weights(cfg: Config) -> None:
     init = cfg.model.backbone.get('init_cfg')
     path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
     if path and is_absent(path):
-        source = _SOURCES.get(cfg.model.backbone.type)
+        published = f' (published ones: {family.weights})' if family else ''
         raise FileNotFoundError(
             f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Put weights '
-            f'there{f" (published ones: {source})" if source else ""}, name another file with '
+            f'there{published}, name another file with '
             '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
             'model.backbone.init_cfg=None'
         )
+
+
+def _family(backbone: str | type) -> Family | None:
+    """The family of a backbone, given as in a config."""
+    return family_of(MODELS.get(backbone) if isinstance(backbone, str) else backbone)
 
 
 def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:

@@ -46,7 +46,7 @@ def load_config(
     cfg = Config.fromfile(path)
     cfg_options = cfg_options or {}
     if demo:
-        from ..datasets.demo import drop_absent_weights, use_demo_data
+        from .demo import drop_absent_weights, use_demo_data
 
         cfg.merge_from_dict({k: v for k, v in cfg_options.items() if k.split('.')[0] == 'demo'})
         use_demo_data(cfg, demo_root(cfg))

@@ -13,7 +13,7 @@ from torch import nn
 from mmvitbackbones import RMT, FocalTransformer, RegionViT, VisionLongformer
 from mmvitbackbones.backbones.vision_longformer import ARCHS
 from mmvitbackbones.checkpoints import load_published, vision_longformer
-from mmvitbackbones.layers.position import bias_from
+from mmvitbackbones.ops.tables import bias_from
 
 TINY = dict(dims=[8, 16, 16, 32], heads=[1, 2, 2, 4], depths=[1, 3, 1, 2], patches=[4, 2, 2, 2])
 COUNT = sum(TINY['depths'])

@@ -11,8 +11,9 @@ pytest.importorskip('mmdet')
 from narrow_configs import narrow_config
 from running_tools import ROOT, load
 
-from mmvitbackbones.complexity import _count, _plain_deformable_convolutions, disagreements
 from mmvitbackbones.zoo import Row
+from mmvitbackbones.zoo.audit import disagreements
+from mmvitbackbones.zoo.complexity import _count, _plain_deformable_convolutions
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ import cv2
 from narrow_configs import narrow_config
 
 from mmvitbackbones.datasets import make_digit_scenes
-from mmvitbackbones.datasets.demo import use_demo_data
+from mmvitbackbones.running.demo import use_demo_data
 
 ROOT = Path(__file__).parents[2]
 ONE_STEP = {'demo.max_iters': 1, 'demo.log_interval': 1, 'demo.batch_size': 1}

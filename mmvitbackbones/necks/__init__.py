@@ -1,5 +1,5 @@
 """What turns a backbone's last map into the input of mmpretrain's linear classifier."""
 
-from .necks import NormAndPool, ProjectAndPool
+from .pooling import NormAndPool, ProjectAndPool
 
 __all__ = ['NormAndPool', 'ProjectAndPool']

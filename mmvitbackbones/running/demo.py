@@ -9,9 +9,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from ..checkpoints.reading import is_absent
-from ..running.nodes import dicts
-from .digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
-from .digits import SIDE as DIGIT_SIDE
+from ..datasets.digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
+from ..datasets.digits import SIDE as DIGIT_SIDE
+from .nodes import dicts
 
 # What a config may set in a dict named ``demo``, and what holds where it does not.
 DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
@@ -26,8 +26,8 @@ def use_demo_data(cfg: Config, root: str) -> None:
 
     Args:
         cfg (Config): The config, changed in place.
-        root (str): Folder that :func:`make_digit_scenes` wrote; for a classifier
-            :func:`make_digits`.
+        root (str): Folder that :func:`mmvitbackbones.datasets.make_digit_scenes` wrote, or for a
+            classifier :func:`mmvitbackbones.datasets.make_digits`.
 
     Raises:
         ValueError: If the config is of another toolbox, or ``demo`` has unknown keys.

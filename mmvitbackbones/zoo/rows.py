@@ -1,13 +1,13 @@
-"""The papers' rows as configs: the data file that lists them, and configs by their names."""
+"""The papers and the rows of their tables: the data file that lists them."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from .. import backbones
+from .configs import config_folder, config_names
 
 # Kinds of heads and the accuracies that papers report for them.
 KINDS = {
@@ -33,14 +33,6 @@ HEADS = {
     'semfpn': ('Semantic FPN', 'Semantic segmentation'),
     'sparsercnn': ('Sparse R-CNN', 'Object detection'),
     'upernet': ('UperNet', 'Semantic segmentation'),
-}
-_WITH_EXTRA = "pip install --no-build-isolation 'mmvitbackbones[{}]' (full mmcv first: README)"
-# What mmengine misses where a toolbox is not installed: what brings it.
-_REMEDIES = {
-    'mmdet': _WITH_EXTRA.format('det'),
-    'mmpretrain': _WITH_EXTRA.format('cls'),
-    'mmsegmentation': _WITH_EXTRA.format('seg'),
-    'pkg_resources': "pip install 'setuptools<81'",
 }
 
 
@@ -78,7 +70,6 @@ class Paper:
         url (str): Its address.
         year (int): The year of the conference.
         backbone (str): The class of its backbone.
-        weights (str): Where its authors publish weights.
         conventions (dict[str, Convention]): How it counts, by head (a key of ``HEADS``).
         note (str): What else is to be known of its numbers.
     """
@@ -87,9 +78,13 @@ class Paper:
     url: str
     year: int
     backbone: str
-    weights: str
     conventions: dict[str, Convention]
     note: str = ''
+
+    @property
+    def weights(self) -> str:
+        """Where its authors publish weights."""
+        return getattr(backbones, self.backbone).family.weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,53 +123,6 @@ class Zoo:
     def convention(self, name: str) -> Convention:
         """Return how the row's paper counts the row's head."""
         return self.papers[self.rows[name].paper].conventions[head_of(name)]
-
-
-def config_folder() -> Path:
-    """Return the folder of the configs: the repository's, or the one that a wheel installed.
-
-    Raises:
-        FileNotFoundError: If the package was installed in some other way, without configs.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if (folder / '_base_').is_dir():
-            return folder
-    raise FileNotFoundError(
-        f'{package} has no configs beside it: install mmvitbackbones from its wheel, or its '
-        'repository with pip install -e'
-    )
-
-
-def get_config(name: str) -> Config:
-    """Read a config of this package by its name, from any folder.
-
-    Args:
-        name (str): Such as 'maskrcnn_regionvit_s_1x'; docs/model_zoo.md lists them.
-
-    Returns:
-        Config: The config, its ``_base_`` resolved.
-
-    Raises:
-        ValueError: If there is no such config; names similar ones.
-        ImportError: If the config's toolbox is not installed; says how to install it.
-    """
-    folder = config_folder()
-    names = _config_names(folder)
-    name = name.removesuffix('.py')
-    if name not in names:
-        similar = difflib.get_close_matches(name, names, n=5)
-        hint = f'did you mean {", ".join(similar)}?' if similar else 'docs/model_zoo.md lists them'
-        raise ValueError(f'there is no config {name!r}: {hint}')
-    try:
-        return Config.fromfile(folder / f'{name}.py')
-    except ModuleNotFoundError as error:
-        for package, remedy in _REMEDIES.items():
-            if package in str(error):
-                raise ImportError(
-                    f'the config {name!r} needs {package}, which is not installed: run {remedy}'
-                ) from error
-        raise
 
 
 def head_of(name: str) -> str:
@@ -220,10 +168,6 @@ def read_zoo(file: str | Path | None = None) -> Zoo:
     except ValueError as error:
         raise ValueError(f'{file}: {error}') from error
     return zoo
-
-
-def _config_names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob('*.py'))
 
 
 def _read_yaml(file: Path) -> object:
@@ -314,7 +258,7 @@ def _check_row(name: str, row: Row, zoo: Zoo) -> None:
 
 
 def _config_problems(zoo: Zoo, folder: Path) -> Iterator[str]:
-    configs = {name for name in _config_names(folder) if not name.startswith('demo_')}
+    configs = {name for name in config_names(folder) if not name.startswith('demo_')}
     if missing := sorted(configs - set(zoo.rows)):
         yield f'configs without a row: {", ".join(missing)}'
     if missing := sorted(set(zoo.rows) - configs):
