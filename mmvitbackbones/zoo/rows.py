@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import backbones
+from ..checkpoints.family import family_of
 from .configs import config_folder, config_names
 
 # Kinds of heads and the accuracies that papers report for them.
@@ -215,6 +216,8 @@ def _make(cls: type, entry: object, where: str) -> object:
 
 def _paper(entry: object, where: str) -> Paper:
     paper = _make(Paper, entry, where)
+    if family_of(getattr(backbones, str(paper.backbone), None)) is None:
+        raise ValueError(f'{where}: backbone {paper.backbone!r} is not one of this package')
     where = f'{where}: conventions'
     _check_keys(paper.conventions, set(HEADS), set(), where)
     conventions = {

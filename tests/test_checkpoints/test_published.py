@@ -471,7 +471,7 @@ def test_in_a_detector(file, expected):
         detector = MODELS.build(cfg)
         detector.init_weights()
     assert same(detector.backbone.state_dict(), expected)
-    with pytest.raises(TypeError, match='VisionLongformer, or an .*, got RetinaNet.*its .backbone'):
+    with pytest.raises(TypeError, match='RMT, ViL.*or an .*, got RetinaNet.*its .backbone'):
         load_published(detector, file)
     state = {'state_dict': detector.state_dict()}
     report = load_published(RegionViT(TINY), state)

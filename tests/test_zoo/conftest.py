@@ -9,7 +9,6 @@ PAPERS = {
         'url': 'https://example.org/some',
         'year': 2021,
         'backbone': 'RegionViT',
-        'weights': 'example.org/weights',
         'note': 'Published\nwith its code.',
         'conventions': {
             'maskrcnn': {'products': True, 'boxes': 1000, 'masks': 100},

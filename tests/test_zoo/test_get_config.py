@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmvitbackbones import get_config, zoo
+from mmvitbackbones.zoo import configs
 
 NAME = 'maskrcnn_regionvit_s_1x'
 
@@ -31,6 +32,7 @@ def test_unknown_names_list_similar_ones():
 
 
 def test_a_package_without_configs_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, '__file__', str(tmp_path / 'mmvitbackbones' / 'zoo.py'))
+    inside = tmp_path / 'mmvitbackbones' / 'zoo' / 'configs.py'
+    monkeypatch.setattr(configs, '__file__', str(inside))
     with pytest.raises(FileNotFoundError, match='no configs beside it: install mmvitbackbones'):
         get_config(NAME)

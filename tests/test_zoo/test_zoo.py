@@ -33,6 +33,7 @@ def change(entries, path, value):
         ('row', {}, 'the file: unknown row'),
         ('papers/Some Net/titel', 'x', 'papers: Some Net: unknown titel; known: backbone, conv'),
         ('papers/Some Net/title', KeyError, 'papers: Some Net: title missing'),
+        ('papers/Some Net/backbone', 'Swin', "backbone 'Swin' is not one of this package"),
         ('papers/Some Net/conventions/fcos', {}, 'conventions: unknown fcos; known: atss'),
         ('papers/Some Net/conventions/semfpn', {}, 'conventions: semfpn: products missing'),
         ('papers/Some Net/conventions/semfpn', KeyError, 'the paper Some Net has no convention'),
