@@ -45,7 +45,9 @@ def test_logits(name):
     left_out = 2 * (1 + 3 + 3) if name.startswith('vil') else 0
     assert sum(p.numel() for p in model.parameters()) == case.info['params'] - left_out
     logits = case.arrays['logits']
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
+    # RMT's angles and decays are float32 values: the case's differ from ours in their last bits.
+    double = 1e-6 if name.startswith('rmt') else 1e-9
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, double)):
         with torch.no_grad():
             found = model.to(dtype).eval()(case.image().to(dtype)).double().numpy()
         assert np.abs(found - logits).max() <= tolerance * logits.std()
