@@ -199,6 +199,8 @@ def _valid(
 
 def _count_fused_attention() -> None:
     """Let ``FlopCounterMode`` count torch's fused attention on CPUs, which it takes for nothing."""
+    if not hasattr(flop_counter, 'register_flop_formula'):  # older torch
+        return
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     if fused not in flop_counter.flop_registry:
 

@@ -36,6 +36,8 @@ _GLOBAL_HOOKS = (
     '_global_backward_pre_hooks',
 )
 
+# Torch 2.1 does not tell; no kernel runs there.
+_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 _plain = 0  # how many ``with plain():`` are entered
 
 
@@ -72,7 +74,7 @@ def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> st
         return 'torch is older than 2.4'
     if x.device.type != 'cpu':
         return f'there is no kernel for {x.device.type}'
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         if _exports():
             return 'the model is being exported'
     elif reason := _observer(x):
@@ -107,7 +109,7 @@ def records_one_graph() -> bool:
 
     They take no loops over parts, whose number depends on the size, and no checkpoints.
     """
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return _exports()
     return torch.jit.is_tracing() or _is_transformed()
 
@@ -162,7 +164,7 @@ def cached(make: Callable) -> Callable:
 
     @functools.wraps(make)
     def get(*args: object) -> object:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_observed():
+        if _is_compiling() or torch.jit.is_tracing() or is_observed():
             return make(*args)
         return kept(*args)
 
