@@ -10,9 +10,10 @@ import torch
 from tiny_backbones import OPTIONS, gradients, image, weighed
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmvitbackbones.ops import why_plain
+from mmvitbackbones.ops import plain, why_plain
 
 PARTIAL = 43, 59  # windows leave partial ones
 
@@ -260,6 +261,24 @@ def test_functional_call_and_its_gradients(model, x):
     equal(maps, expected)
     for name, grad in grads.items():
         equal([grad], [expected_grads[name]], 1e-8)
+
+
+def test_second_derivatives(model):
+    """Of the plain bodies, along one direction, against differences of first derivatives."""
+    x, direction = image(33, 37), image(33, 37, seed=2)
+
+    def slope(x):
+        x = x.detach().requires_grad_()
+        value = sum(y.square().mean() for y in model(x))
+        (grad,) = torch.autograd.grad(value, x, create_graph=True)
+        return x, (grad * direction).sum()
+
+    with plain(), sdpa_kernel(SDPBackend.MATH):
+        x, along = slope(x)
+        (found,) = torch.autograd.grad(along, x)
+        step = 1e-4 * direction
+        wanted = (slope(x + step)[1] - slope(x - step)[1]) / 2e-4
+    torch.testing.assert_close((found * direction).sum(), wanted, rtol=1e-4, atol=0)
 
 
 def test_operations_are_counted(model, x):

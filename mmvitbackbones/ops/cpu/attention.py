@@ -141,7 +141,7 @@ def _gradients(ctx: object, grad: Tensor) -> tuple:
     return grads[: len(maps)], None, grads[-1] if of_bias else None, None
 
 
-gradient(_forward, _keep, _gradients)
+gradient(_forward, _keep, _gradients, by=_backward)
 
 
 class _Blocks:

@@ -74,7 +74,7 @@ def _gradients(ctx: object, grad: Tensor) -> tuple:
     return grad_x, grad_kernel, grad.sum((0, 2, 3)) if of_bias else None
 
 
-gradient(_forward, _keep, _gradients)
+gradient(_forward, _keep, _gradients, by=_backward)
 
 
 def depthwise_gradients(

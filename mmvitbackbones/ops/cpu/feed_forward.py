@@ -165,7 +165,7 @@ def _gradients(ctx: object, grad: Tensor | None, _: None) -> tuple:
     return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2, *of_conv, None
 
 
-gradient(_forward, _keep, _gradients)
+gradient(_forward, _keep, _gradients, by=_backward)
 
 
 class _Strips:

@@ -21,27 +21,38 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     Returns:
         Callable: A decorator; torch before 2.4, where no kernel runs, keeps the plain function.
     """
-    name, arguments = schema.split('(', 1)
+    name = f'{NAMESPACE}::{schema.split("(")[0]}'
 
     def register(compute: Callable) -> Callable:
         if not REGISTERS_GRADIENTS:
             return compute
-        made = torch.library.custom_op(
-            f'{NAMESPACE}::{name}', mutates_args=(), device_types='cpu', schema=f'({arguments}'
-        )(compute)
-        made.register_fake(fake)
-        return made
+        # Not torch.library.custom_op, whose first call imports torch's compiler: 25 MB.
+        tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+        torch.library.define(name, schema[schema.index('(') :], tags=tags)
+        torch.library.impl(name, 'CPU', compute)
+        torch.library.register_fake(name, fake)
+        return getattr(getattr(torch.ops, NAMESPACE), name.split('::')[1]).default
 
     return register
 
 
-def gradient(of: Callable, keep: Callable, backward: Callable) -> None:
-    """Register the gradient of an operator.
+def gradient(of: Callable, keep: Callable, backward: Callable, by: Callable) -> None:
+    """Register the gradient of an operator, which itself has none.
 
     Args:
         of (Callable): The operator.
         keep (Callable): Keeps what the backward pass takes: ``keep(ctx, inputs, output)``.
         backward (Callable): From the gradients of the results to those of the arguments.
+        by (Callable): The operator that ``backward`` calls.
     """
-    if REGISTERS_GRADIENTS:
-        of.register_autograd(backward, setup_context=keep)
+    if not REGISTERS_GRADIENTS:
+        return
+
+    def refuse(ctx: object, *grads: object) -> None:
+        raise RuntimeError(
+            f'{by} has no gradient of its own: take second derivatives under '
+            'mmvitbackbones.ops.plain() and torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'
+        )
+
+    torch.library.register_autograd(of, backward, setup_context=keep)
+    torch.library.register_autograd(by, refuse)

@@ -51,7 +51,7 @@ def _gradients(ctx: object, of_q: Tensor, of_k: Tensor) -> tuple:
     return _backward(of_q, of_k, *ctx.saved_tensors), None, None
 
 
-gradient(_forward, _keep, _gradients)
+gradient(_forward, _keep, _gradients, by=_backward)
 
 
 def _as_complex(x: Tensor) -> Tensor:
