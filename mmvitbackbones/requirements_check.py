@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 # module: (first major.minor that works, first that does not, pip command)
 _SUPPORTED = {
-    'torch': ((2, 1), None, "pip install 'torch>=2.1'"),
+    'torch': ((2, 4), None, "pip install 'torch>=2.4'"),
     'mmengine': ((0, 10), (1, 0), "pip install 'mmengine>=0.10,<1'"),
     'mmcv': (
         (2, 0),
@@ -40,7 +40,7 @@ def check_versions(versions: Mapping[str, str | None]) -> None:
         version = versions[name]
         if version is None:
             raise ImportError(f'mmvitbackbones needs {need}, which is not installed: run {remedy}.')
-        # Only major.minor: vendors ship pre-release names such as 2.1.0a0+32f93b1.
+        # Only major.minor: vendors ship pre-release names such as 2.4.0a0+07cecf4.
         found = tuple(int(part) for part in re.findall(r'\d+', version)[:2])
         if found < oldest or (limit and found >= limit):
             raise ImportError(f'mmvitbackbones needs {need}, but found {version}: run {remedy}.')

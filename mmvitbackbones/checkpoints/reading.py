@@ -59,12 +59,8 @@ def _statistic(owner: object, name: str) -> Callable:
 
 
 def allow_mmengine_classes() -> None:
-    """Let ``torch.load(weights_only=True)`` take mmengine's own training checkpoints.
-
-    Torch before 2.4 has no such list; there, only checkpoints without logs can be read.
-    """
-    if hasattr(torch.serialization, 'add_safe_globals'):
-        torch.serialization.add_safe_globals(_safe_classes())
+    """Let ``torch.load(weights_only=True)`` take mmengine's own training checkpoints."""
+    torch.serialization.add_safe_globals(_safe_classes())
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> dict:
@@ -97,13 +93,10 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
         )
         if refused is None or not _is_pickle(path):
             raise UnreadableCheckpointError(_damaged(path)) from error
-        hint = ''
-        if not hasattr(torch.serialization, 'add_safe_globals'):
-            hint = " The logs in mmengine's own training checkpoints need torch >= 2.4."
         raise UnreadableCheckpointError(
             f'{path!r} was not loaded: it holds more than tensors and plain data '
             f'({refused.group(0)}), which could run code. Save its tensors alone '
-            f'(torch.save(model.state_dict(), ...)) where you trust it, and load that file.{hint}'
+            f'(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
         ) from None
     except (MemoryError, PermissionError):
         raise

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +45,7 @@ def attention(
     if bias is not None:
         # On a CPU half types take a bias in float32, elsewhere it has to be rounded.
         half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
-        exact = half and q.device.type == 'cpu' and _half_takes_float()
+        exact = half and q.device.type == 'cpu'
         mask = bias[None] if exact else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
@@ -69,17 +68,6 @@ def weighted_attention(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tenso
     """
     scores = q * q.shape[-1] ** -0.5 @ k.mT
     return (scores.softmax(-1, dtype=weight.dtype) * weight).to(v.dtype) @ v
-
-
-@lru_cache(maxsize=1)
-def _half_takes_float() -> bool:
-    """Whether this torch attends in half types with a mask in float32; old ones refuse."""
-    q = torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16, device='cpu')
-    try:
-        F.scaled_dot_product_attention(q, q, q, attn_mask=torch.zeros(1, 1, device='cpu'))
-    except RuntimeError:
-        return False
-    return True
 
 
 def attend(
@@ -199,8 +187,6 @@ def _valid(
 
 def _count_fused_attention() -> None:
     """Let ``FlopCounterMode`` count torch's fused attention on CPUs, which it takes for nothing."""
-    if not hasattr(flop_counter, 'register_flop_formula'):  # older torch
-        return
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     if fused not in flop_counter.flop_registry:
 

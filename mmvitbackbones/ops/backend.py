@@ -19,8 +19,6 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as global_hooks
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-# Torch before 2.4 cannot register gradients of operators.
-REGISTERS_GRADIENTS = hasattr(torch.library, 'register_autograd')
 # Layers whose weights a kernel may take: what they compute is known.
 _REPLACEABLE = (nn.Conv2d, nn.Dropout, nn.Linear)
 _HOOKS = (
@@ -36,8 +34,6 @@ _GLOBAL_HOOKS = (
     '_global_backward_pre_hooks',
 )
 
-# Torch 2.1 does not tell; no kernel runs there.
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 _plain = 0  # how many ``with plain():`` are entered
 
 
@@ -70,11 +66,9 @@ def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> st
     """
     if _plain:
         return 'plain() is entered'
-    if not REGISTERS_GRADIENTS:
-        return 'torch is older than 2.4'
     if x.device.type != 'cpu':
         return f'there is no kernel for {x.device.type}'
-    if _is_compiling():
+    if torch.compiler.is_compiling():
         if _exports():
             return 'the model is being exported'
     elif reason := _observer(x):
@@ -109,7 +103,7 @@ def records_one_graph() -> bool:
 
     They take no loops over parts, whose number depends on the size, and no checkpoints.
     """
-    if _is_compiling():
+    if torch.compiler.is_compiling():
         return _exports()
     return torch.jit.is_tracing() or _is_transformed()
 
@@ -164,7 +158,7 @@ def cached(make: Callable) -> Callable:
 
     @functools.wraps(make)
     def get(*args: object) -> object:
-        if _is_compiling() or torch.jit.is_tracing() or is_observed():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_observed():
             return make(*args)
         return kept(*args)
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import torch
 
-from ..backend import REGISTERS_GRADIENTS
-
 NAMESPACE = 'mmvitbackbones'
 
 
@@ -19,13 +17,11 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
         fake (Callable): Makes empty results of the right shapes, types and strides.
 
     Returns:
-        Callable: A decorator; torch before 2.4, where no kernel runs, keeps the plain function.
+        Callable: A decorator that returns the operator.
     """
     name = f'{NAMESPACE}::{schema.split("(")[0]}'
 
     def register(compute: Callable) -> Callable:
-        if not REGISTERS_GRADIENTS:
-            return compute
         # Not torch.library.custom_op, whose first call imports torch's compiler: 25 MB.
         tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
         torch.library.define(name, schema[schema.index('(') :], tags=tags)
@@ -45,8 +41,6 @@ def gradient(of: Callable, keep: Callable, backward: Callable, by: Callable) -> 
         backward (Callable): From the gradients of the results to those of the arguments.
         by (Callable): The operator that ``backward`` calls.
     """
-    if not REGISTERS_GRADIENTS:
-        return
 
     def refuse(ctx: object, *grads: object) -> None:
         raise RuntimeError(
