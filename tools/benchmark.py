@@ -137,7 +137,7 @@ class Subject:
             raise BenchmarkError(f'{one_line(error)} (cannot build {config})') from error
         self.call = self.model
         if settings['compile']:
-            # A model that cannot be one graph compiles its blocks one by one; at torch's limit of
+            # A rival that cannot be one graph compiles its blocks one by one; at torch's limit of
             # 8 the others would stay eager. The older name of the limit still works.
             torch._dynamo.config.cache_size_limit = 256
             self.call = torch.compile(self.model, dynamic=False)

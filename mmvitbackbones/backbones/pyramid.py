@@ -9,9 +9,9 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit, update_init_info
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.family import Family
+from ..ops.backend import recomputed
 from .options import check_choice, check_flags
 
 MIN_SIZE = 32
@@ -221,5 +221,5 @@ class Stage(nn.Module):
     def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
         """Run one block, checkpointed where ``with_cp`` says so."""
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
+            return recomputed(block, *args)
         return block(*args)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.regionvit import FAMILY
 from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
-from ..ops.layout import channels_last, on_map
+from ..ops.layout import as_image, channels_last
 from ..ops.windows import Neighbourhood, merge, pad_to_multiple, partition
 from .options import (
     check_choice,
@@ -218,7 +218,7 @@ class Tokenization(LocalTokenization):
         """
         pixels = channels_last(image).permute(0, 2, 3, 1)
         padded = pad_to_multiple(pixels, self.patch, self.patch)
-        return *super().forward(image), on_map(self.regional, padded)
+        return *super().forward(image), as_image(self.regional, padded)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -334,7 +334,7 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
-        return on_map(self.conv, F.gelu(self.norm(x)))
+        return as_image(self.conv, F.gelu(self.norm(x)))
 
 
 class Encoder(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.rmt import FAMILY
 from ..layers import PEG, DepthwiseConv, FeedForward, PatchEmbedding, PatchStem, Residual
-from ..ops.layout import channels_last, on_map
-from ..ops.manhattan import attend_columns, attend_map, attend_rows, log_gammas
+from ..ops.layout import as_image, channels_last
+from ..ops.manhattan import attend_all, attend_columns, attend_rows, log_gammas
 from ..ops.rotary import rotary_embedding, rotate
 from .options import (
     check_choice,
@@ -247,7 +247,7 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
-        return on_map(lambda image: self.norm(self.conv(image)), x)
+        return as_image(lambda image: self.norm(self.conv(image)), x)
 
 
 class RMTStage(Stage):
@@ -386,7 +386,7 @@ class ManhattanAttention(nn.Module):
         if self.form == 'decomposed':
             y = attend_columns(q, k, attend_rows(q, k, v, **how), **how)
         else:
-            y = attend_map(q, k, v, **how)
+            y = attend_all(q, k, v, **how)
         y = y.flatten(3)
         if self.lce is not None:
             y = self.lce(values) + y

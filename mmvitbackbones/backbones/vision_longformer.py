@@ -23,7 +23,7 @@ from ..layers import (
     Residual,
     SelfAttention,
 )
-from ..ops.attention import attend, attend_map, attention
+from ..ops.attention import attend, attend_map, softmax_attention
 from ..ops.tables import bias_from
 from ..ops.windows import Neighbourhood, pad_to_multiple
 from .options import (
@@ -270,7 +270,7 @@ class ViLStage(Stage):
         x = self.downsample(x)
         if self.position is not None:
             x = self.position(x)
-        tokens = (x, *self._global_tokens(len(x)))
+        tokens = (x, *self._global_tokens(x.shape[0]))
         for i, block in enumerate(self.blocks):
             tokens = self.run(block, *tokens)
             if i == 0 and self.peg is not None:
@@ -497,7 +497,7 @@ class FullAttention(ViLAttention):
     def _local(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
         """From local tokens, (B, heads, H * W, d), to all, (B, heads, n_g + H * W, d)."""
         if self.bias is None:
-            return attention(q, k, v, dropout_p=self.dropout_p)
+            return softmax_attention(q, k, v, dropout_p=self.dropout_p)
         learned = [self.bias(size)]
         if self.global_bias is not None:
             learned.append(self.global_bias.local_to_global)
@@ -513,7 +513,7 @@ class FullAttention(ViLAttention):
     def _global(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
         """From global tokens, (B, heads, n_g, d), to all."""
         bias = None if self.global_bias is None else self.global_bias.of_queries(size)
-        return attention(q, k, v, bias, dropout_p=self.dropout_p)
+        return softmax_attention(q, k, v, bias, dropout_p=self.dropout_p)
 
 
 def neighbourhoods(window: int, chunks: tuple[tuple[int, int], ...] | None) -> list[Neighbourhood]:

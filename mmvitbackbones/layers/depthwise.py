@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ops.depthwise import depthwise
-from ..ops.layout import on_map
+from ..ops.layout import as_image
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -22,7 +22,7 @@ class DepthwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; (B, H, W, C) in and out."""
-        return on_map(lambda image: depthwise(image, self.weight, self.bias), x)
+        return as_image(lambda image: depthwise(image, self.weight, self.bias), x)
 
 
 class PEG(nn.Module):

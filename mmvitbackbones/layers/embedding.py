@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..ops.layout import channels_last, on_map
+from ..ops.layout import as_image, channels_last
 from ..ops.windows import pad_to_multiple
 
 
@@ -44,7 +44,7 @@ class PatchEmbedding(nn.Module):
         """
         stride = self.conv.stride[0]
         x = pad_to_multiple(x, stride, stride)
-        return self.norm(on_map(lambda image: self.conv(channels_last(image)), x))
+        return self.norm(as_image(lambda image: self.conv(channels_last(image)), x))
 
 
 class PatchStem(PatchEmbedding):

@@ -45,7 +45,7 @@ class Residual(nn.Module):
         """
         keep = None
         if self.training and self.drop_prob:
-            keep = F.dropout(xs[0].new_ones(len(xs[0])), self.drop_prob)
+            keep = F.dropout(xs[0].new_ones(xs[0].shape[0]), self.drop_prob)
         return tuple(self._add(x, y, keep) for x, y in zip(xs, ys))
 
     def _add(self, x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from .chunked import at_a_time, in_parts, token_slices
 from .windows import Neighbourhood, merge
 
 
-def attention(
+def softmax_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -74,7 +74,7 @@ def attend(
     maps: Sequence[Tensor],
     seen: Sequence[Neighbourhood],
     bias: Tensor | None = None,
-    sizes: Sequence[tuple[int, int]] | None = None,
+    sizes: Sequence[Sequence[int]] | None = None,
     dropout_p: float = 0.0,
 ) -> Tensor:
     """Attention of each window's tokens to what the window sees on one or more maps.
@@ -85,7 +85,7 @@ def attend(
         seen (Sequence[Neighbourhood]): What a window sees on each of the maps.
         bias (Tensor, optional): (heads, N, K), with the N tokens of a window and its K keys: map
             after map, each map's in row-major order.
-        sizes (Sequence[tuple[int, int]], optional): Height and width of each map without its
+        sizes (Sequence[Sequence[int]], optional): Height and width of each map without its
             padding, which is not attended to; None: nothing is padding.
         dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
 
@@ -93,10 +93,10 @@ def attend(
         Tensor: (B, H, W, heads * d), with H and W of the first map.
     """
     seen = tuple(seen)
-    sizes = tuple(tuple(size) for size in sizes or [x.shape[1:3] for x in maps])
+    sizes = [x.shape[1:3] for x in maps] if sizes is None else sizes
     valid = None
     if not all(one.sees_only_the_map(size) for one, size in zip(seen, sizes)):
-        valid = _valid(seen, sizes, maps[0].device)
+        valid = _valid(seen, tuple(map(tuple, sizes)), maps[0].device)
     return _attend(maps, seen, bias, valid, dropout_p)
 
 
@@ -127,7 +127,7 @@ def attend_map(
 
     def compute(queries: slice, k: Tensor, v: Tensor, *learned: Tensor) -> Tensor:
         part = q[:, :, queries]
-        return attention(part, k, v, bias(queries, *learned), dropout_p=dropout_p)
+        return softmax_attention(part, k, v, bias(queries, *learned), dropout_p=dropout_p)
 
     height, width = size
     parts = token_slices(height, width, at_a_time(k[..., 0].numel(), k))
@@ -143,7 +143,7 @@ def attend_sequences(
     Args:
         qkv (Tensor): Projections to queries, keys and values, (B, N, 3, heads, d).
         bias (Tensor, optional): (heads, N, N).
-        valid (Tensor, optional): Boolean, (windows, N), as in :func:`attention`.
+        valid (Tensor, optional): Boolean, (windows, N), as in :func:`softmax_attention`.
         dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
 
     Returns:
@@ -152,7 +152,7 @@ def attend_sequences(
     # A sequence is a window of one row, on a map of one row.
     row = qkv.flatten(0, 1)[None, None]
     y = _attend([row], (Neighbourhood((1, qkv.shape[1])),), bias, valid, dropout_p)
-    return y.view(*qkv.shape[:2], -1)
+    return y.view(*qkv.shape[:2], y.shape[-1])
 
 
 def _attend(
@@ -171,28 +171,37 @@ def _attend(
     keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
     k, v = (torch.cat(keys, dim=1) if len(keys) > 1 else keys[0]).unbind(2)
     q, k, v = (tokens.transpose(1, 2) for tokens in (q, k, v))
-    y = attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
-    size = tuple(x.shape[1:3])
+    y = softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
+    size = x.shape[1:3]
     rows, columns = size[0] // window[0], size[1] // window[1]
     return merge(y.unflatten(0, (x.shape[0], rows, columns)), window, size)
 
 
 @cached
 def _valid(
-    seen: tuple[Neighbourhood, ...], sizes: tuple[tuple[int, int], ...], device: torch.device
+    seen: tuple[Neighbourhood, ...], sizes: tuple[tuple[int, ...], ...], device: torch.device
 ) -> Tensor:
     """Which keys of each window are on their maps, map after map: (windows, K)."""
     return torch.cat([one.on_map(size, device) for one, size in zip(seen, sizes)], dim=1)
 
 
 def _count_fused_attention() -> None:
-    """Let ``FlopCounterMode`` count torch's fused attention on CPUs, which it takes for nothing."""
+    """Give ``FlopCounterMode`` the formula of fused attention on CPUs, which torch lacks."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    if fused not in flop_counter.flop_registry:
+    if fused in flop_counter.flop_registry:
+        return
 
-        @flop_counter.register_flop_formula(fused)
-        def count(q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object) -> int:
-            return flop_counter.sdpa_flop_count(q, k, v)
+    @flop_counter.register_flop_formula(fused)
+    def count(q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object) -> int:
+        return flop_counter.sdpa_flop_count(q, k, v)
+
+    @flop_counter.register_flop_formula(
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    )
+    def count_backward(
+        grad: tuple, q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object
+    ) -> int:
+        return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
 
 
 _count_fused_attention()

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 from torch.nn.modules import module as global_hooks
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.checkpoint import checkpoint
 
 # Layers whose weights a kernel may take: what they compute is known.
 _REPLACEABLE = (nn.Conv2d, nn.Dropout, nn.Linear)
@@ -34,7 +38,7 @@ _GLOBAL_HOOKS = (
     '_global_backward_pre_hooks',
 )
 
-_plain = 0  # how many ``with plain():`` are entered
+_entered = 0  # how many ``with plain():``
 
 
 @contextmanager
@@ -45,12 +49,34 @@ def plain() -> Iterator[None]:
         >>> with plain():
         ...     maps = backbone(images)
     """
-    global _plain
-    _plain += 1
+    global _entered
+    _entered += 1
     try:
         yield
     finally:
-        _plain -= 1
+        _entered -= 1
+
+
+def recomputed(compute: Callable, *args: object, random: bool = True) -> Any:
+    """Call a function of which nothing is kept: the backward pass calls it again.
+
+    Args:
+        compute (Callable): The function.
+        *args (object): Its arguments.
+        random (bool): Whether it draws random numbers. Defaults to True.
+
+    Returns:
+        Any: What it returns.
+    """
+    options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=random)
+    if not torch.compiler.is_compiling():  # which takes one choice for both
+        options['context_fn'] = _same_again
+    return checkpoint(compute, *args, **options)
+
+
+def _same_again() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Where a plain body computed, it has to compute again: a kernel keeps other tensors."""
+    return nullcontext(), plain() if _entered or is_observed() else nullcontext()
 
 
 def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> str | None:
@@ -64,7 +90,7 @@ def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> st
     Returns:
         str | None: The reason; None where a kernel computes.
     """
-    if _plain:
+    if _entered:
         return 'plain() is entered'
     if x.device.type != 'cpu':
         return f'there is no kernel for {x.device.type}'
@@ -82,7 +108,7 @@ def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> st
 
 
 def _observer(x: Tensor) -> str | None:
-    """Who watches or transforms each of torch's calls, outside a compilation."""
+    """Name the tool that has to see torch's own calls, if there is one."""
     if torch.jit.is_tracing():
         return 'the model is being traced'
     if _is_transformed():
@@ -90,7 +116,7 @@ def _observer(x: Tensor) -> str | None:
     if forward_ad._current_level >= 0:
         return 'forward-mode derivatives are computed'
     if is_observed():
-        return 'a dispatch mode, such as FakeTensorMode or FlopCounterMode, sees every call'
+        return 'a mode, such as FakeTensorMode or FlopCounterMode, sees every call'
     if isinstance(x, FakeTensor):
         return 'the tensor is fake'
     if type(x) not in (Tensor, nn.Parameter):
@@ -118,14 +144,15 @@ def _is_transformed() -> bool:
 
 
 def is_observed() -> bool:
-    """Whether a dispatch mode sees every call of torch."""
-    return _get_current_dispatch_mode() is not None
+    """Whether a dispatch or function mode sees every call of torch."""
+    modes = _get_current_dispatch_mode(), *_get_current_function_mode_stack()
+    return any(type(mode) not in (type(None), DeviceContext) for mode in modes)
 
 
 def _change(layer: nn.Module) -> str | None:
     """How a layer differs from what torch defines, if it does."""
     if type(layer) not in _REPLACEABLE:
-        return 'is no layer of torch itself'  # quantised, parametrised, wrapped
+        return 'is none that a kernel replaces'  # quantised, parametrised, wrapped
     if 'forward' in vars(layer):
         return 'has a forward of its own'
     if any(getattr(layer, name) for name in _HOOKS):
@@ -134,11 +161,24 @@ def _change(layer: nn.Module) -> str | None:
         return 'is seen by hooks on all modules'
     if isinstance(layer, nn.Dropout):
         return 'drops' if layer.training and layer.p else None
+    if isinstance(layer, nn.Conv2d) and not _is_depthwise(layer):
+        return 'is no depth-wise 3x3 convolution'
     if layer.bias is None:
         return 'has no bias'
     if any(type(p) not in (Tensor, nn.Parameter) for p in (layer.weight, layer.bias)):
         return 'has weights of another kind'
     return None
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether it is a depth-wise 3x3 convolution that keeps the size, with zeros beyond it."""
+    channels = conv.in_channels, conv.out_channels
+    sizes = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    return (
+        channels == (conv.groups, conv.groups)
+        and sizes == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and conv.padding_mode == 'zeros'
+    )
 
 
 def cached(make: Callable) -> Callable:
@@ -154,7 +194,7 @@ def cached(make: Callable) -> Callable:
     Returns:
         Callable: As ``make``.
     """
-    kept = functools.lru_cache(maxsize=256)(torch.inference_mode(False)(make))
+    kept = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
 
     @functools.wraps(make)
     def get(*args: object) -> object:

@@ -1,7 +1,7 @@
 """A computation part by part, each computed again in the backward pass: any device.
 
-What a part makes on its way, such as a bias of its pairs of queries and keys, is never there for
-all pairs, which are 17 million for 4,200 tokens.
+Temporary tensors, such as the bias of pairs of tokens, exist for one part at a time: 4,200 tokens
+have 17 million pairs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .backend import records_one_graph, why_plain
+from .backend import recomputed, records_one_graph, why_plain
 
 # Bytes of scores computed at a time on a CPU: small enough to stay in the cache.
 _CHUNK_BYTES = 16 * 2**20
@@ -44,10 +43,10 @@ def in_parts(
     Returns:
         Tensor: The results of all parts.
     """
-    if records_one_graph():
+    if records_one_graph() or not total:
         return compute(slice(0, total), *shared)
     if not torch.is_grad_enabled():
-        # A view of a parameter would want a gradient even so, and no fused kernel take it as bias.
+        # A view of a parameter requires grad even under no_grad, and fused attention refuses it.
         shared = [x.detach() for x in shared]
         return torch.cat([compute(part, *shared) for part in parts], dim)
     dtypes = [x.dtype for x in shared]
@@ -56,8 +55,9 @@ def in_parts(
     def compute_part(part: slice, *shared: Tensor) -> Tensor:
         return compute(part, *(x.to(dtype) for x, dtype in zip(shared, dtypes)))
 
-    options = dict(use_reentrant=False, preserve_rng_state=random)
-    return torch.cat([checkpoint(compute_part, part, *shared, **options) for part in parts], dim)
+    return torch.cat(
+        [recomputed(compute_part, part, *shared, random=random) for part in parts], dim
+    )
 
 
 def at_a_time(scores: int, like: Tensor) -> int:

@@ -21,7 +21,8 @@ def depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: (B, C, H, W).
     """
-    wide = kernel.shape[-1] > 3  # only of those the kernel's gradient is slow
+    # Torch is slow only at the gradients of kernels wider than 3.
+    wide = kernel.shape[-1] > 3
     if wide and torch.is_grad_enabled() and why_plain(x, weights=True) is None:
         return cpu.wide_depthwise(x, kernel, bias)
     return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from . import cpu
 from .backend import why_plain
-from .layout import on_map
+from .layout import as_image
 
 
 def feed_forward(
@@ -31,5 +31,5 @@ def feed_forward(
         return cpu.feed_forward_in_strips(x, fc1, fc2, conv)
     hidden = drop(F.gelu(fc1(x)))
     if conv is not None:
-        hidden = hidden + on_map(conv, hidden)
+        hidden = hidden + as_image(conv, hidden)
     return drop(fc2(hidden))

@@ -10,7 +10,7 @@ from torch import Tensor
 from .backend import records_one_graph
 
 
-def on_map(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def as_image(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Convolve a map (B, H, W, C) by what takes an image (B, C, H, W)."""
     return convolve(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from . import cpu
-from .attention import attention, weighted_attention
+from .attention import softmax_attention, weighted_attention
 from .backend import cached, why_plain
 from .chunked import at_a_time, in_parts, place_on_map, slices, token_slices
 
-# Up to this many samples go through the columns one by one: their tokens lie apart in memory, and
-# copies of them would be kept for the backward pass.
+# Batches up to this size go along the columns sample by sample: a column's tokens are not
+# contiguous, and autograd would keep a copy of the whole batch.
 _FEW = 4
 
 
@@ -80,18 +80,18 @@ def attend_rows(
     size = q.shape[:2]
     q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
     if log_gamma is None:
-        y = attention(q, k, v)
+        y = softmax_attention(q, k, v)
     else:
         length = q.shape[2]
         decay = log_decay(log_gamma, length, q.device, torch.promote_types(q.dtype, torch.float32))
         if why_plain(q) is None:
             decay = cpu.cut_decay(decay, q, k, min(log_gamma) * (length - 1))
-        y = _attend_product(q, k, v, decay) if product else attention(q, k, v, decay)
+        y = _attend_product(q, k, v, decay) if product else softmax_attention(q, k, v, decay)
     return y.transpose(1, 2).unflatten(0, size)
 
 
 def _attend_product(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
-    """Of lines (lines, heads, tokens, d), some at a time: their scores are kept by no kernel."""
+    """Of lines (lines, heads, tokens, d), in parts: torch has no fused kernel for a product."""
     weight = decay.exp()
     lines = q.shape[0]
     return in_parts(
@@ -107,21 +107,21 @@ def attend_columns(
     q: Tensor, k: Tensor, v: Tensor, log_gamma: tuple[float, ...] | None, product: bool
 ) -> Tensor:
     """Attend within each column; see :func:`attend_rows`."""
-    if 1 < q.shape[0] <= _FEW and why_plain(q) is None:
+    if why_plain(q) is None and 1 < q.shape[0] <= _FEW:
         samples = zip(*(t.split(1) for t in (q, k, v)))
         return torch.cat([attend_columns(*sample, log_gamma, product) for sample in samples])
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     return attend_rows(q, k, v, log_gamma, product).transpose(1, 2)
 
 
-def attend_map(
+def attend_all(
     q: Tensor, k: Tensor, v: Tensor, log_gamma: tuple[float, ...] | None, product: bool
 ) -> Tensor:
     """Attend among all tokens (Eq. 5); see :func:`attend_rows`."""
     height, width = q.shape[1:3]
     q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
     if log_gamma is None:
-        return attention(q, k, v).transpose(1, 2).unflatten(1, (height, width))
+        return softmax_attention(q, k, v).transpose(1, 2).unflatten(1, (height, width))
     dtype = torch.promote_types(q.dtype, torch.float32)
     rows = log_decay(log_gamma, width, q.device, dtype)
     columns = log_decay(log_gamma, height, q.device, dtype)
@@ -140,7 +140,7 @@ def attend_map(
         part = q[:, :, queries]
         if product:
             return weighted_attention(part, k, v, decay.exp_())
-        return attention(part, k, v, decay)
+        return softmax_attention(part, k, v, decay)
 
     # The decay of all pairs of tokens is too large to keep; a product also needs their scores.
     scores = len(log_gamma) * height * width * (q.shape[0] if product else 1)

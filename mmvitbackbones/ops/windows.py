@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,28 +12,28 @@ from torch import Tensor
 from .backend import cached
 
 
-def partition(x: Tensor, window: tuple[int, int]) -> Tensor:
+def partition(x: Tensor, window: Sequence[int]) -> Tensor:
     """Cut a map into windows, with zeros where the last ones reach beyond it.
 
     Args:
         x (Tensor): Map, (B, H, W, ...).
-        window (tuple[int, int]): Height and width (h, w) of a window, in tokens.
+        window (Sequence[int]): Height and width (h, w) of a window, in tokens.
 
     Returns:
         Tensor: (B, ceil(H / h), ceil(W / w), h * w, ...), each window's tokens in row-major order.
     """
-    x = pad_to_multiple(x, *window)
+    x = pad_to_multiple(x, window[0], window[1])
     x = x.unflatten(1, (-1, window[0])).unflatten(3, (-1, window[1]))
     return x.transpose(2, 3).flatten(3, 4)
 
 
-def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def merge(windows: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor:
     """Put windows back into a map: the inverse of :func:`partition`.
 
     Args:
         windows (Tensor): (B, rows, columns, h * w, ...).
-        window (tuple[int, int]): Height and width (h, w) of a window, in tokens.
-        size (tuple[int, int]): Height and width of the map; what lies beyond is cut off.
+        window (Sequence[int]): Height and width (h, w) of a window, in tokens.
+        size (Sequence[int]): Height and width of the map; what lies beyond is cut off.
 
     Returns:
         Tensor: (B, size[0], size[1], ...).
@@ -55,9 +56,10 @@ def pad_to_multiple(x: Tensor, height: int, width: int) -> Tensor:
     return pad_to(x, rows * height, columns * width)
 
 
-def grid(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+def grid(size: Sequence[int], window: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of windows that cover a map of a size."""
-    return tuple((side + step - 1) // step for side, step in zip(size, window))
+    rows, columns = ((side + step - 1) // step for side, step in zip(size, window))
+    return rows, columns
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Neighbourhood:
         rows (tuple[int, int]): Tokens above and below a window that it sees, too. With (n, -n) it
             sees what lies n tokens above it, and not itself.
         columns (tuple[int, int]): Tokens to the left and the right of a window.
-        wraps (bool): Beyond the map's border lies its opposite border, for margins up to the map's
-            side; else nothing, and no query attends there.
+        wraps (bool): Whether windows see the opposite border beyond the map's border, with margins
+            up to the map's side. If not, what lies beyond is masked.
     """
 
     window: tuple[int, int]
@@ -101,43 +103,43 @@ class Neighbourhood:
         """
         if self.is_window:
             return partition(x, self.window).flatten(1, 2)
-        places = self.places(tuple(x.shape[1:3]), x.device)
+        places = self.places(x.shape[1:3], x.device)
         tokens = x.flatten(1, 2).index_select(1, places.flatten())
         return tokens.unflatten(1, places.shape)
 
-    def places(self, size: tuple[int, int], device: torch.device) -> Tensor:
+    def places(self, size: Sequence[int], device: torch.device) -> Tensor:
         """Place of each token that a window sees, in the row-major order of the map.
 
         Args:
-            size (tuple[int, int]): Height and width of the map.
+            size (Sequence[int]): Height and width of the map.
             device (torch.device): Where the result is kept.
 
         Returns:
             Tensor: (windows, size[0] * size[1]), integers; the nearest token on the map for what
             lies beyond it.
         """
-        return _places(self, size, device)
+        return _places(self, tuple(size), device)
 
-    def on_map(self, size: tuple[int, int], device: torch.device) -> Tensor:
+    def on_map(self, size: Sequence[int], device: torch.device) -> Tensor:
         """Say which of the tokens that each window sees lie on the map.
 
         Args:
-            size (tuple[int, int]): Height and width of the map; the last windows may reach
+            size (Sequence[int]): Height and width of the map; the last windows may reach
                 beyond it.
             device (torch.device): Where the result is kept.
 
         Returns:
             Tensor: Boolean, (windows, size[0] * size[1]).
         """
-        return _on_map(self, size, device)
+        return _on_map(self, tuple(size), device)
 
-    def sees_only_the_map(self, size: tuple[int, int]) -> bool:
+    def sees_only_the_map(self, size: Sequence[int]) -> bool:
         """Whether no window sees anything beyond a map of a size."""
         whole = size[0] % self.window[0] == size[1] % self.window[1] == 0
         return self.wraps or (self.is_window and whole)
 
     def lines(
-        self, size: tuple[int, int], device: torch.device
+        self, size: Sequence[int], device: torch.device
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Numbers of the rows, and of the columns, that windows see.
 
@@ -156,17 +158,18 @@ class Neighbourhood:
                 numbers = torch.where(numbers >= side, numbers - side, numbers)
             inside = (numbers >= 0) & (numbers < side)
             found.append((numbers.clamp(0, side - 1), inside))
-        return tuple(found)
+        rows, columns = found
+        return rows, columns
 
 
 @cached
-def _places(seen: Neighbourhood, size: tuple[int, int], device: torch.device) -> Tensor:
+def _places(seen: Neighbourhood, size: tuple[int, ...], device: torch.device) -> Tensor:
     (rows, _), (columns, _) = seen.lines(size, device)
     places = rows[:, None, :, None] * size[1] + columns[:, None]
     return places.flatten(2).flatten(0, 1)
 
 
 @cached
-def _on_map(seen: Neighbourhood, size: tuple[int, int], device: torch.device) -> Tensor:
+def _on_map(seen: Neighbourhood, size: tuple[int, ...], device: torch.device) -> Tensor:
     (_, rows), (_, columns) = seen.lines(size, device)
     return (rows[:, None, :, None] & columns[:, None]).flatten(2).flatten(0, 1)

@@ -50,6 +50,20 @@ def is_frozen(module):
 # Shapes, batches and inputs.
 
 
+@pytest.mark.parametrize('options', [{}, dict(decay='product', attention='whole')], ids=str)
+@pytest.mark.parametrize('size', [(33, 45), (32, 1200)])
+def test_an_empty_batch_stays_empty(family, options, size):
+    """As in torch's own layers: maps without a sample, gradients of zero."""
+    if options and family != 'RMT':
+        pytest.skip('options of RMT')
+    model = build(family, **options).eval()
+    maps = model(image(*size, batch=0))
+    assert [m.shape[0] for m in maps] == [0] * 4
+    assert [m.shape[1:] for m in maps] == [m.shape[1:] for m in model(image(*size))]
+    sum(m.sum() for m in maps).backward()
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize('size', [(32, 32), (64, 96), (33, 45), (50, 97), (35, 32), (37, 130)])
 @pytest.mark.parametrize(
     'family, parts, options',

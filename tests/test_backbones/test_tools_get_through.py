@@ -263,6 +263,19 @@ def test_functional_call_and_its_gradients(model, x):
         equal([grad], [expected_grads[name]], 1e-8)
 
 
+def test_plain_forward_and_backward_outside(family, x):
+    """Checkpoints compute again what they computed, though kernels are back."""
+    model = build(family, with_cp=True)
+    expected, expected_grads = gradients(model, x)
+    model.zero_grad()
+    with plain():
+        maps = model(x)
+    equal(maps, expected)
+    weighed(maps).backward()
+    for name, parameter in model.named_parameters():
+        equal([parameter.grad], [expected_grads[name]], 1e-8)
+
+
 def test_second_derivatives(model):
     """Of the plain bodies, along one direction, against differences of first derivatives."""
     x, direction = image(33, 37), image(33, 37, seed=2)
@@ -283,10 +296,10 @@ def test_second_derivatives(model):
 
 def test_operations_are_counted(model, x):
     """All of them: as many as of tensors without data, where no kernel can be."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(x)
-    with FlopCounterMode(display=False) as expected, torch.no_grad():
-        model.to('meta')(x.to('meta'))
+    with FlopCounterMode(display=False) as counter:
+        weighed(model(x)).backward()
+    with FlopCounterMode(display=False) as expected:
+        weighed(model.to('meta')(x.to('meta'))).backward()
     assert counter.get_total_flops() == expected.get_total_flops() > 0
 
 

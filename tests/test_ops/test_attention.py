@@ -10,7 +10,7 @@ from mmvitbackbones.ops.attention import (
     _attend,
     attend,
     attend_sequences,
-    attention,
+    softmax_attention,
     weighted_attention,
 )
 from mmvitbackbones.ops.cpu import attention as kernel
@@ -75,7 +75,7 @@ def test_attention_equals_naive(biased, masked):
         for head in range(2)
     ]
     inputs = (q, k, v, bias) if biased else (q, k, v)
-    compare(attention(q, k, v, bias, valid), torch.stack(expected).view(6, 2, 4, 3), inputs)
+    compare(softmax_attention(q, k, v, bias, valid), torch.stack(expected).view(6, 2, 4, 3), inputs)
 
 
 def test_weights_are_multiplied():
@@ -102,11 +102,11 @@ def test_bias_keeps_its_precision_beside_half_types(dtype, masked, autocast):
     bias = 1000 + torch.rand(2, 40, 40)
     valid = some_valid(3, 40) if masked else None
     with torch.autocast('cpu', dtype, enabled=autocast):
-        ours = attention(q, k, v, bias, valid)
+        ours = softmax_attention(q, k, v, bias, valid)
     assert ours.dtype == dtype
     inputs = [x.double() for x in (q, k, v, bias)]
-    expected = attention(*inputs, valid)
-    rounded = attention(*inputs[:3], bias.to(dtype).double(), valid)
+    expected = softmax_attention(*inputs, valid)
+    rounded = softmax_attention(*inputs[:3], bias.to(dtype).double(), valid)
     scale = expected.abs().max()
     assert (ours - expected).abs().max() < 8 * torch.finfo(dtype).eps * scale
     assert (rounded - expected).abs().max() > 16 * torch.finfo(dtype).eps * scale

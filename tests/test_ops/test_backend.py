@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvitbackbones.ops import plain, why_plain
@@ -25,19 +26,36 @@ class Scaled(torch.Tensor):
     """A subclass, as quantisation and sharding bring."""
 
 
+class Observer(TorchFunctionMode):
+    """Sees every function of torch."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
 class LoRA(nn.Linear):
     """What wraps a layer is another layer."""
 
 
 LAYERS = {
-    'no layer of torch itself': LoRA(4, 4),
-    'no layer of torch itself: ParametrizedLinear': parametrizations.weight_norm(nn.Linear(4, 4)),
+    'none that a kernel replaces': LoRA(4, 4),
+    'none that a kernel replaces: ParametrizedLinear': parametrizations.weight_norm(
+        nn.Linear(4, 4)
+    ),
     'has a forward of its own': linear_with(lambda x: setattr(x, 'forward', x.forward)),
     'has hooks': linear_with(lambda x: x.register_forward_hook(print)),
     'has hooks: before': linear_with(lambda x: x.register_forward_pre_hook(print)),
     'has hooks: backward': linear_with(lambda x: x.register_full_backward_hook(print)),
     'has no bias': nn.Linear(4, 4, bias=False),
     'drops': nn.Dropout(0.5).train(),
+    'is no depth-wise 3x3': nn.Conv2d(4, 4, 5, padding=2, groups=4),
+    'is no depth-wise 3x3: dense': nn.Conv2d(4, 4, 3, padding=1),
+    'is no depth-wise 3x3: two a group': nn.Conv2d(4, 8, 3, padding=1, groups=4),
+    'is no depth-wise 3x3: dilated': nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4),
+    'is no depth-wise 3x3: shrinks': nn.Conv2d(4, 4, 3, groups=4),
+    'is no depth-wise 3x3: reflects': nn.Conv2d(
+        4, 4, 3, padding=1, groups=4, padding_mode='reflect'
+    ),
     'has weights of another kind': linear_with(
         lambda x: setattr(x, 'weight', nn.Parameter(x.weight.detach().as_subclass(Scaled)))
     ),
@@ -51,7 +69,13 @@ def test_a_changed_layer_is_not_replaced(reason):
 
 @pytest.mark.parametrize(
     'layer',
-    [nn.Linear(4, 4), nn.Conv2d(2, 2, 1), nn.Dropout(0.5).eval(), nn.Dropout(0.0), None],
+    [
+        nn.Linear(4, 4),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Dropout(0.5).eval(),
+        nn.Dropout(0.0),
+        None,
+    ],
     ids=str,
 )
 def test_an_unchanged_layer_is_replaced(layer):
@@ -69,7 +93,8 @@ def test_hooks_on_all_modules():
 
 MODES = {
     'plain() is entered': plain,
-    'a dispatch mode': FakeTensorMode,
+    'a mode': FakeTensorMode,
+    'sees every call': Observer,
     'FlopCounterMode': lambda: FlopCounterMode(display=False),
     'forward-mode': forward_ad.dual_level,
 }
@@ -93,6 +118,11 @@ def test_a_mode_gets_the_plain_body(reason):
 )
 def test_a_tensor_gets_the_plain_body(reason, x):
     assert reason in why_plain(x)
+
+
+def test_a_default_device_is_no_mode_that_watches():
+    with torch.device('cpu'):
+        assert why_plain(torch.zeros(1)) is None
 
 
 def test_autocast_casts_weights():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmvitbackbones.ops import chunked
-from mmvitbackbones.ops.attention import attention
+from mmvitbackbones.ops.attention import softmax_attention
 from mmvitbackbones.ops.chunked import (
     at_a_time,
     in_groups,
@@ -36,7 +36,9 @@ class Attend:
     def __call__(self, part, k, v, bias):
         self.calls.append(((part.start, part.stop), bias.requires_grad))
         q = self.q[:, :, part]
-        return attention(q.double(), k.double(), v.double(), bias[:, part].double()).to(q.dtype)
+        return softmax_attention(q.double(), k.double(), v.double(), bias[:, part].double()).to(
+            q.dtype
+        )
 
 
 @parts
@@ -44,7 +46,7 @@ def test_parts_equal_the_whole(parts):
     """Also gradients: of what all parts share, and of what each reads a part of."""
     torch.manual_seed(0)
     inputs = [draw(2, 2, length, 4) for length in (7, 9, 9)] + [draw(2, 7, 9)]
-    whole = attention(*inputs)
+    whole = softmax_attention(*inputs)
     attend = Attend(inputs[0])
     ours = in_parts(attend, inputs[1:], [slice(*part) for part in parts], 7, dim=2)
     torch.testing.assert_close(ours, whole)
@@ -70,7 +72,7 @@ def test_no_part_sees_a_gradient_where_none_is_asked_for():
     attend = Attend(q)
     with torch.no_grad():
         ours = in_parts(attend, (k, v, bias[:]), slices(7, 3), 7, dim=2)
-        torch.testing.assert_close(ours, attention(q, k, v, bias))
+        torch.testing.assert_close(ours, softmax_attention(q, k, v, bias))
     assert attend.calls == [((0, 3), False), ((3, 6), False), ((6, 7), False)]
 
 
@@ -85,7 +87,7 @@ def test_sums_over_parts_are_rounded_once(dtype):
     slope = torch.rand_like(ours)  # of one sign, so that sums grow
     found = torch.autograd.grad(ours, inputs, slope)
     precise = [x.detach().double().requires_grad_() for x in inputs]
-    wanted = torch.autograd.grad(attention(*precise), precise, slope.double())
+    wanted = torch.autograd.grad(softmax_attention(*precise), precise, slope.double())
     for grad, theirs in zip(found, wanted):
         assert grad.dtype == dtype
         error = (grad.double() - theirs).abs().max()

@@ -55,6 +55,36 @@ def test_frozen_parameters_and_inputs(layer):
     assert layer.fc1.weight.grad is None and x.grad is None
 
 
+@pytest.mark.parametrize('conv', [False, True])
+def test_frozen_network(monkeypatch, conv):
+    """Only the tokens get a gradient."""
+    monkeypatch.setattr(feed_forward, '_BLOCK', 4)
+    monkeypatch.setattr(feed_forward, '_BLOCK_WITH_CONV', 8)
+    torch.manual_seed(0)
+    layer = FeedForward(3, 6, conv=conv).double()
+    x = torch.randn(2, 5, 4, 3, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    layer.requires_grad_(False)
+    (found,) = torch.autograd.grad(layer(x).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_sums_over_strips_are_rounded_once(monkeypatch, dtype):
+    """Gradients of weights in half types, over a thousand strips."""
+    monkeypatch.setattr(feed_forward, '_BLOCK', 1)
+    torch.manual_seed(0)
+    layer = FeedForward(3, 6).to(dtype)
+    exact = FeedForward(3, 6).double()
+    exact.load_state_dict(layer.state_dict())
+    x = torch.rand(1000, 3).to(dtype)
+    (layer(x).sum() / 16).backward()  # of one sign, so that sums grow
+    (exact.fc2(F.gelu(exact.fc1(x.double()))).sum() / 16).backward()
+    for parameter, wanted in zip(layer.parameters(), exact.parameters()):
+        error = (parameter.grad.double() - wanted.grad).abs().max()
+        assert error < 4 * torch.finfo(dtype).eps * wanted.grad.abs().max()
+
+
 def test_dropout_in_training_only():
     torch.manual_seed(0)
     layer = FeedForward(3, 6, drop=0.5)

@@ -70,6 +70,7 @@ BACKWARD = {
             draw(2, 5, 4, 3),
             torch.randn(2, 5, 4, 6),
             *(x for i, x in enumerate(network(torch.float32, True, True)[:7]) if i != 4),
+            True,
         ),
     ),
     'depth-wise': lambda: (

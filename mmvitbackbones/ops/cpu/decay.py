@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A key that weighs less than the e-th power of this, beside the query's own, does not count.
+# A key whose weight is less than exp(-30) of that of the query's own place does not count.
 _NEGLIGIBLE = -30.0
 
 
@@ -23,7 +23,7 @@ def least_decay(q: Tensor, k: Tensor, farthest: float) -> Tensor | None:
     Returns:
         Tensor | None: (heads, 1, 1); None where no key decays as far, and for float64.
     """
-    if q.dtype == torch.float64 or farthest > 2 * _NEGLIGIBLE:
+    if not q.numel() or q.dtype == torch.float64 or farthest > 2 * _NEGLIGIBLE:
         return None
     # No score is larger than the product of the longest query and key.
     longest = [t.detach().float().norm(dim=-1).amax((0, 2)) for t in (q, k)]

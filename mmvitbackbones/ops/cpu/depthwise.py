@@ -17,12 +17,12 @@ def wide_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return _forward(x, kernel, bias)
 
 
-def _plain(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=kernel.shape[0])
 
 
-_forward = operator('wide_depthwise(Tensor x, Tensor kernel, Tensor? bias) -> Tensor', _plain)(
-    _plain
+_forward = operator('wide_depthwise(Tensor x, Tensor kernel, Tensor? bias) -> Tensor', _convolve)(
+    _convolve
 )
 
 

@@ -1,8 +1,8 @@
 """A feed-forward network, a few rows of tokens at a time.
 
 The hidden values, four times as many as the input's, are the largest tensors of a transformer
-block. Here those after the GELU never leave the cache, in narrow networks those before it neither,
-and the backward pass computes them again.
+block. Here those after the GELU stay in the cache, and in narrow networks so do those before it;
+the backward pass computes them again.
 """
 
 from __future__ import annotations
@@ -89,15 +89,15 @@ def _empty_gradients(
     weight2: Tensor,
     kernel: Tensor | None,
     kernel_bias: Tensor | None,
+    of_weights: bool,
 ) -> list[Tensor]:
-    parameters = [weight1, bias1, weight2]
-    parameters += [] if kernel is None else [kernel, kernel_bias]
-    return [torch.empty_like(x), *(p.new_empty(p.shape) for p in parameters)]
+    parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
+    return [torch.empty_like(x), *(p.new_empty(p.shape) for p in parameters if p is not None)]
 
 
 @operator(
     'feed_forward_backward(Tensor grad, Tensor kept, Tensor x, Tensor weight1, Tensor bias1, '
-    'Tensor weight2, Tensor? kernel, Tensor? kernel_bias) -> Tensor[]',
+    'Tensor weight2, Tensor? kernel, Tensor? kernel_bias, bool of_weights) -> Tensor[]',
     _empty_gradients,
 )
 def _backward(
@@ -109,13 +109,15 @@ def _backward(
     weight2: Tensor,
     kernel: Tensor | None,
     kernel_bias: Tensor | None,
+    of_weights: bool,
 ) -> list[Tensor]:
-    """Gradients of the tokens and of all parameters but the last bias."""
-    grads = [torch.empty_like(x)]
-    for parameter in (weight1, bias1, weight2, kernel, kernel_bias):
-        if parameter is not None:
-            grads.append(parameter.new_zeros(parameter.shape))
-    grad_x, grad_weight1, grad_bias1, grad_weight2, *of_conv = grads
+    """Gradients of the tokens, and if wanted of all parameters but the last bias."""
+    grad_x = torch.empty_like(x)
+    parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
+    parameters = [p for p in parameters if p is not None]
+    # In float32 at least, as they are summed over the strips.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    sums = [torch.zeros(p.shape, dtype=dtype, device=p.device) for p in parameters]
     grad = grad.contiguous()
     widened = None if kernel is None else adding(kernel)
     # The gradient of a convolution is one with the kernel turned round.
@@ -125,11 +127,12 @@ def _backward(
         if not kept.numel():
             _linear(x[new], weight1, bias1, strips.new('before'))
         before = kept[new] if kept.numel() else strips.new('before')
-        torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
         _linear(grad[new], weight2.t(), None, strips.new('grad'))
-        hidden = _convolve(strips.all('hidden'), widened, kernel_bias)
-        grad_weight2.addmm_(_tokens(grad[rows]).t(), _tokens(hidden))
-        if kernel is not None:
+        if of_weights:
+            torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
+            hidden = _convolve(strips.all('hidden'), widened, kernel_bias)
+            _add_product(sums[2], grad[rows], hidden)
+        if of_weights and kernel is not None:
             # A strip has its margins above and below instead of padding.
             _, of_kernel, of_bias = depthwise_gradients(
                 _image(strips.middle('grad')),
@@ -138,15 +141,16 @@ def _backward(
                 wanted=(False, True, True),
                 padding=(0, 1),
             )
-            of_conv[0] += of_kernel
-            of_conv[1] += of_bias
+            sums[3] += of_kernel
+            sums[4] += of_bias
         before = kept[rows] if kept.numel() else strips.middle('before')
         grad_hidden = _convolve(strips.all('grad'), turned, None)
         grad_before = torch.ops.aten.gelu_backward(grad_hidden, before)
-        grad_weight1.addmm_(_tokens(grad_before).t(), _tokens(x[rows]))
-        grad_bias1 += grad_before.sum((0, 1))
+        if of_weights:
+            _add_product(sums[0], grad_before, x[rows])
+            sums[1] += grad_before.sum((0, 1))
         _linear(grad_before, weight1.t(), None, grad_x[rows])
-    return grads
+    return [grad_x, *(total.to(p.dtype) for total, p in zip(sums, parameters))]
 
 
 def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -159,10 +163,11 @@ def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _gradients(ctx: object, grad: Tensor | None, _: None) -> tuple:
     if grad is None:
         return (None,) * 8
-    grad_x, grad_weight1, grad_bias1, grad_weight2, *of_conv = _backward(grad, *ctx.saved_tensors)
-    grad_bias2 = grad.sum((0, 1, 2))
-    of_conv = of_conv or (None, None)
-    return grad_x, grad_weight1, grad_bias1, grad_weight2, grad_bias2, *of_conv, None
+    of_weights = any(ctx.needs_input_grad[1:])
+    grad_x, *of_others = _backward(grad, *ctx.saved_tensors, of_weights)
+    grad_bias2 = grad.sum((0, 1, 2)) if ctx.needs_input_grad[4] else None
+    of_others += [None] * (5 - len(of_others))
+    return grad_x, *of_others[:3], grad_bias2, *of_others[3:], None
 
 
 gradient(_forward, _keep, _gradients, by=_backward)
@@ -229,6 +234,14 @@ class _Strips:
 
 def _tokens(x: Tensor) -> Tensor:
     return x.flatten(0, 1)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a^T b of two strips' tokens."""
+    if total.dtype == a.dtype:
+        total.addmm_(_tokens(a).t(), _tokens(b))
+    else:
+        total += _tokens(a).t() @ _tokens(b)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
