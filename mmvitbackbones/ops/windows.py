@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .backend import cached
 
@@ -46,8 +45,7 @@ def merge(windows: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     """Pad a (B, H, W, ...) map with zeros at the bottom and right to ``height`` x ``width``."""
     bottom, right = height - x.shape[1], width - x.shape[2]
-    # Where sizes are symbolic, one graph for all of them beats a guard on whether they divide.
-    if statically_known_true(bottom == 0) and statically_known_true(right == 0):
+    if not bottom and not right:
         return x
     return F.pad(x, (0, 0) * (x.dim() - 3) + (0, right, 0, bottom))
 
@@ -137,11 +135,8 @@ class Neighbourhood:
 
     def sees_only_the_map(self, size: Sequence[int]) -> bool:
         """Whether no window sees anything beyond a map of a size."""
-        return self.wraps or (
-            self.is_window
-            and statically_known_true(size[0] % self.window[0] == 0)
-            and statically_known_true(size[1] % self.window[1] == 0)
-        )
+        whole = size[0] % self.window[0] == size[1] % self.window[1] == 0
+        return self.wraps or (self.is_window and whole)
 
     def lines(
         self, size: Sequence[int], device: torch.device
