@@ -9,8 +9,8 @@ it, with equal results. Kernels are operators of ``torch.library``: a profiler s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,19 +41,22 @@ _GLOBAL_HOOKS = (
 _entered = 0  # how many ``with plain():``
 
 
-@contextmanager
-def plain() -> Iterator[None]:
+class plain(AbstractContextManager):
     """Let the plain bodies compute, in all threads, instead of kernels.
+
+    It may be entered several times, as second derivatives do with checkpoints.
 
     Example:
         >>> with plain():
         ...     maps = backbone(images)
     """
-    global _entered
-    _entered += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _entered
+        _entered += 1
+
+    def __exit__(self, *exception: object) -> None:
+        global _entered
         _entered -= 1
 
 

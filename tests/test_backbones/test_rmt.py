@@ -356,7 +356,7 @@ def test_decay_keeps_its_precision_in_half_types(form, decay, size, cast, dtype,
 @pytest.fixture
 def cuts(monkeypatch):
     """Whether attention is given decays of nothing at all, for each of its calls."""
-    seen, attention, weighted = [], manhattan.attention, manhattan.weighted_attention
+    seen, attention, weighted = [], manhattan.softmax_attention, manhattan.weighted_attention
 
     def spy(q, k, v, bias):
         seen.append(bias.isinf().any())
@@ -366,7 +366,7 @@ def cuts(monkeypatch):
         seen.append((weight == 0).any())
         return weighted(q, k, v, weight)
 
-    monkeypatch.setattr(manhattan, 'attention', spy)
+    monkeypatch.setattr(manhattan, 'softmax_attention', spy)
     monkeypatch.setattr(manhattan, 'weighted_attention', spy_weighted)
     return seen
 

@@ -294,13 +294,23 @@ def test_second_derivatives(model):
     torch.testing.assert_close((found * direction).sum(), wanted, rtol=1e-4, atol=0)
 
 
-def test_operations_are_counted(model, x):
+@pytest.mark.parametrize('train', [False, True])
+def test_operations_are_counted(model, x, train):
     """All of them: as many as of tensors without data, where no kernel can be."""
-    with FlopCounterMode(display=False) as counter:
-        weighed(model(x)).backward()
-    with FlopCounterMode(display=False) as expected:
-        weighed(model.to('meta')(x.to('meta'))).backward()
-    assert counter.get_total_flops() == expected.get_total_flops() > 0
+
+    def count(model, x):
+        model.zero_grad()
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train):
+            total = sum(y.square().sum() for y in model(x))
+            if train:
+                total.backward()
+        return counter.get_total_flops()
+
+    found, expected = count(model, x), count(model.to('meta'), x.to('meta'))
+    if train:  # torch's fused attention computes scores again in the backward pass
+        assert expected <= found < 1.05 * expected
+    else:
+        assert found == expected > 0
 
 
 def test_kernels_run_without_such_tools(x):
