@@ -53,7 +53,7 @@ class Family:
         starts_new (re.Pattern): Our names of what starts new, with a warning, where the file has
             none or one of another shape.
         switched_off (re.Pattern): Our names of what options may leave out of a model. A tensor of
-            the file is left out if the model has none whose name begins with the same match.
+            the file is left out if no loaded name begins as its own does up to the match's end.
         hints (tuple[Hint, ...]): What to do where names do not fit.
         check_classifier (Callable, optional): Raises a ValueError where a whole classifier would
             lose what it needs; takes the backbone, whether the file is a published one, its tensors

@@ -96,7 +96,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> di
         raise UnreadableCheckpointError(
             f'{path!r} was not loaded: it holds more than tensors and plain data '
             f'({refused.group(0)}), which could run code. Save its tensors alone '
-            f'(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
+            '(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
         ) from None
     except (MemoryError, PermissionError):
         raise

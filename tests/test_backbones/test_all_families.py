@@ -50,12 +50,14 @@ def is_frozen(module):
 # Shapes, batches and inputs.
 
 
-@pytest.mark.parametrize('options', [{}, dict(decay='product', attention='whole')], ids=str)
 @pytest.mark.parametrize('size', [(33, 45), (32, 1200)])
+@pytest.mark.parametrize(
+    'family, options',
+    [*((family, {}) for family in OPTIONS), ('RMT', dict(decay='product', attention='whole'))],
+    ids=str,
+)
 def test_an_empty_batch_stays_empty(family, options, size):
     """As in torch's own layers: maps without a sample, gradients of zero."""
-    if options and family != 'RMT':
-        pytest.skip('options of RMT')
     model = build(family, **options).eval()
     maps = model(image(*size, batch=0))
     assert [m.shape[0] for m in maps] == [0] * 4

@@ -174,11 +174,12 @@ class _Blocks:
 
     def __iter__(self) -> Iterator[tuple[int, int, slice]]:
         """Sample, row and columns of each block, of about ``_BLOCK_BYTES`` of scores."""
+        if not self.queries.numel():
+            return
         samples, rows, columns, height, width = self.queries.shape[:5]
         scores = self.heads * height * width * sum(self.lengths)
-        most = max(1, _BLOCK_BYTES // max(1, scores * self.dtype.itemsize))
-        blocks = max(1, -(-columns // most))
-        step = max(1, -(-columns // blocks))  # of about the same size each
+        most = max(1, _BLOCK_BYTES // (scores * self.dtype.itemsize))
+        step = -(-columns // -(-columns // most))  # of about the same size each
         for sample in range(samples):
             for row in range(rows):
                 for first in range(0, columns, step):

@@ -132,17 +132,17 @@ def _backward(
             torch.ops.aten.gelu.out(before, out=strips.new('hidden'))
             hidden = _convolve(strips.all('hidden'), widened, kernel_bias)
             _add_product(sums[2], grad[rows], hidden)
-        if of_weights and kernel is not None:
-            # A strip has its margins above and below instead of padding.
-            _, of_kernel, of_bias = depthwise_gradients(
-                _image(strips.middle('grad')),
-                _image(strips.all('hidden')),
-                kernel,
-                wanted=(False, True, True),
-                padding=(0, 1),
-            )
-            sums[3] += of_kernel
-            sums[4] += of_bias
+            if kernel is not None:
+                # A strip has its margins above and below instead of padding.
+                _, of_kernel, of_bias = depthwise_gradients(
+                    _image(strips.middle('grad')),
+                    _image(strips.all('hidden')),
+                    kernel,
+                    wanted=(False, True, True),
+                    padding=(0, 1),
+                )
+                sums[3] += of_kernel
+                sums[4] += of_bias
         before = kept[rows] if kept.numel() else strips.middle('before')
         grad_hidden = _convolve(strips.all('grad'), turned, None)
         grad_before = torch.ops.aten.gelu_backward(grad_hidden, before)

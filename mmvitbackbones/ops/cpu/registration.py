@@ -19,15 +19,16 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     Returns:
         Callable: A decorator that returns the operator.
     """
-    name = f'{NAMESPACE}::{schema.split("(")[0]}'
+    name, arguments = schema.split('(', 1)
+    qualified = f'{NAMESPACE}::{name}'
 
     def register(compute: Callable) -> Callable:
         # Not torch.library.custom_op, whose first call imports torch's compiler: 25 MB.
         tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
-        torch.library.define(name, schema[schema.index('(') :], tags=tags)
-        torch.library.impl(name, 'CPU', compute)
-        torch.library.register_fake(name, fake)
-        return getattr(getattr(torch.ops, NAMESPACE), name.split('::')[1]).default
+        torch.library.define(qualified, f'({arguments}', tags=tags)
+        torch.library.impl(qualified, 'CPU', compute)
+        torch.library.register_fake(qualified, fake)
+        return getattr(getattr(torch.ops, NAMESPACE), name).default
 
     return register
 
