@@ -21,7 +21,7 @@ from torch.nn.modules import module as global_hooks
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 # Layers whose weights a kernel may take: what they compute is known.
 _REPLACEABLE = (nn.Conv2d, nn.Dropout, nn.Linear)
@@ -37,6 +37,16 @@ _GLOBAL_HOOKS = (
     '_global_backward_hooks',
     '_global_backward_pre_hooks',
 )
+# torch's fused attention, on all devices.
+_FUSED_ATTENTION = [
+    getattr(torch.ops.aten, f'_scaled_dot_product_{name}').default
+    for name in (
+        'cudnn_attention',
+        'efficient_attention',
+        'flash_attention',
+        'flash_attention_for_cpu',
+    )
+]
 
 _entered = 0  # how many ``with plain():``
 
@@ -63,6 +73,8 @@ class plain(AbstractContextManager):
 def recomputed(compute: Callable, *args: object, random: bool = True) -> Any:
     """Call a function of which nothing is kept: the backward pass calls it again.
 
+    A compiled model keeps the results of fused attention.
+
     Args:
         compute (Callable): The function.
         *args (object): Its arguments.
@@ -72,7 +84,13 @@ def recomputed(compute: Callable, *args: object, random: bool = True) -> Any:
         Any: What it returns.
     """
     options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=random)
-    if not torch.compiler.is_compiling():  # which takes one choice for both
+    if torch.compiler.is_compiling():
+        # Inductor computes again what may be random, fused attention too, with arguments in any
+        # order in memory, which fused attention reads wrong.
+        options['context_fn'] = functools.partial(
+            create_selective_checkpoint_contexts, _FUSED_ATTENTION
+        )
+    else:
         options['context_fn'] = _same_again
     return checkpoint(compute, *args, **options)
 

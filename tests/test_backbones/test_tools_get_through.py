@@ -79,17 +79,18 @@ def test_compiled_training_step(family, x, with_cp):
         equal([parameter.grad], [expected_grads[name]], 1e-8)
 
 
-STAGES = [  # the last stage that is compiled: one family in the suite, all in the sweep
-    ('VisionLongformer', 0),
-    *(pytest.param(family, 3, marks=pytest.mark.sweep) for family in OPTIONS),
+INDUCTOR = [  # one stage of one family in the suite, all in the sweep
+    ('VisionLongformer', dict(out_indices=[0])),
+    *(pytest.param(family, {}, marks=pytest.mark.sweep) for family in OPTIONS),
+    pytest.param('RMT', dict(with_cp=True), marks=pytest.mark.sweep),
 ]
 
 
-@pytest.mark.parametrize('family, last', STAGES)
-def test_compiled_by_inductor(family, last):
+@pytest.mark.parametrize('family, options', INDUCTOR)
+def test_compiled_by_inductor(family, options):
     """In float32, forward and training step."""
     x = image(*PARTIAL, dtype=torch.float32)
-    model = build(family, dtype=torch.float32, out_indices=range(last + 1))
+    model = build(family, dtype=torch.float32, **options)
     expected, expected_grads = gradients(model, x)
     model.zero_grad()
     maps = compiled(model, backend='inductor', dynamic=False)(x)

@@ -84,17 +84,41 @@ BACKWARD = {
 }
 
 
+def detached(arguments, change=lambda x: x):
+    """The arguments with each tensor detached and changed, those of lists too."""
+    if isinstance(arguments, (list, tuple)):
+        return type(arguments)(detached(one, change) for one in arguments)
+    return change(arguments.detach()) if isinstance(arguments, torch.Tensor) else arguments
+
+
 @pytest.mark.parametrize('name', BACKWARD)
 def test_opcheck_of_gradients(name):
     """Of the backward pass itself, which has no gradient of its own."""
     torch.manual_seed(0)
     operator, arguments = BACKWARD[name]()
-    detached = [
-        [x.detach() for x in one] if isinstance(one, list) and isinstance(one[0], torch.Tensor)
-        else one.detach() if isinstance(one, torch.Tensor) else one
-        for one in arguments
-    ]  # fmt: skip
-    torch.library.opcheck(operator, tuple(detached))
+    torch.library.opcheck(operator, detached(arguments))
+
+
+@pytest.mark.parametrize('name', [*CASES, *(f'gradient of {name}' for name in BACKWARD)])
+def test_any_order_in_memory(name):
+    """A compiler may keep a tensor for the backward pass in another order."""
+    torch.manual_seed(0)
+    if name in CASES:
+        operator, make = CASES[name]
+        arguments = make(torch.float32)
+    else:
+        operator, arguments = BACKWARD[name.removeprefix('gradient of ')]()
+    arguments = detached(arguments)
+    expected = operator(*arguments)
+    for order in ((0, 3, 1, 2), (3, 2, 1, 0)):
+
+        def reorder(x, order=order):
+            if x.ndim < 4:
+                return x
+            other = x.movedim(order, (0, 1, 2, 3)).contiguous()
+            return other.movedim((0, 1, 2, 3), order)
+
+        torch.testing.assert_close(operator(*detached(arguments, reorder)), expected)
 
 
 def test_second_derivatives_are_refused():

@@ -49,7 +49,7 @@ def _empty(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     kept = x.new_empty(*x.shape[:3], weight1.shape[0]) if keep else x.new_empty(0)
-    return torch.empty_like(x), kept
+    return x.new_empty(x.shape), kept
 
 
 @operator(
@@ -92,7 +92,7 @@ def _empty_gradients(
     of_weights: bool,
 ) -> list[Tensor]:
     parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
-    return [torch.empty_like(x), *(p.new_empty(p.shape) for p in parameters if p is not None)]
+    return [x.new_empty(x.shape), *(p.new_empty(p.shape) for p in parameters if p is not None)]
 
 
 @operator(
@@ -112,7 +112,7 @@ def _backward(
     of_weights: bool,
 ) -> list[Tensor]:
     """Gradients of the tokens, and if wanted of all parameters but the last bias."""
-    grad_x = torch.empty_like(x)
+    grad_x = x.new_empty(x.shape)
     parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
     parameters = [p for p in parameters if p is not None]
     # In float32 at least, as they are summed over the strips.
