@@ -47,6 +47,6 @@ setup(
         'seg': SEG,
         'cls': CLS,
         'all': sorted({*DET, *SEG, *CLS}),
-        'dev': ['build', 'pytest', 'ruff'],
+        'dev': ['build', 'coverage', 'hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff'],
     },
 )
