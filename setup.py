@@ -41,7 +41,7 @@ setup(
     packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
     python_requires='>=3.9',
     # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".
-    install_requires=['torch>=2.4', 'mmengine>=0.10,<1'],
+    install_requires=['torch>=2.5', 'mmengine>=0.10,<1'],
     extras_require={
         'det': DET,
         'seg': SEG,

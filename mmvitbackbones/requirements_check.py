@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 # module: (first major.minor that works, first that does not, pip command)
 _SUPPORTED = {
-    'torch': ((2, 4), None, "pip install 'torch>=2.4'"),
+    'torch': ((2, 5), None, "pip install 'torch>=2.5'"),
     'mmengine': ((0, 10), (1, 0), "pip install 'mmengine>=0.10,<1'"),
     'mmcv': (
         (2, 0),

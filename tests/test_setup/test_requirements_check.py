@@ -9,7 +9,7 @@ GOOD = {'torch': '2.12.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
     'versions',
     [
         GOOD,
-        {'torch': '2.4.0a0+07cecf4', 'mmengine': '0.10.0', 'mmcv': '2.0.0rc4'},
+        {'torch': '2.5.0a0+07cecf4', 'mmengine': '0.10.0', 'mmcv': '2.0.0rc4'},
         {'torch': '2.12.1+cu130', 'mmengine': '0.11.0', 'mmcv': '2.2.0'},
     ],
 )
@@ -25,9 +25,9 @@ def test_what_is_installed_here_passes():
     ('change', 'message'),
     [
         (
-            {'torch': '2.3.1+cu118'},
-            'mmvitbackbones needs torch >= 2.4, but found 2.3.1+cu118: '
-            "run pip install 'torch>=2.4'.",
+            {'torch': '2.4.1+cu118'},
+            'mmvitbackbones needs torch >= 2.5, but found 2.4.1+cu118: '
+            "run pip install 'torch>=2.5'.",
         ),
         (
             {'mmengine': None},
