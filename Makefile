@@ -11,10 +11,10 @@ OUT := work_dirs/demo
 
 help:
 	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
-	@echo 'make test   check the style, then run the tests'
+	@echo 'make test   check the style and types, then run the tests'
 	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour)'
 	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
-	@echo 'make lint   check the style only'
+	@echo 'make lint   check the style and types only'
 	@echo 'make setup  only set up .venv/, which the others do too'
 
 setup:
@@ -34,6 +34,7 @@ demo: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 test: lint
 	$(RUN) -m pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model.weight_init import trunc_normal_
@@ -32,7 +33,7 @@ from .options import (
 from .pyramid import Pyramid, Stage
 
 
-def _arch(dim: int, heads: int, depths: Sequence[int]) -> dict:
+def _arch(dim: int, heads: int, depths: Sequence[int]) -> dict[str, Any]:
     widths = [2**i for i in range(4)]
     return dict(
         dims=[dim * w for w in widths], heads=[heads * w for w in widths], depths=list(depths)
@@ -95,7 +96,7 @@ class FocalTransformer(Pyramid):
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | dict[str, Any] = 'tiny',
         window_size: int | Sequence[int] = 7,
         expand_sizes: int | Sequence[int] = (3, 3, 3, 0),
         focal_windows: int | Sequence[int] = (7, 5, 3, 1),
@@ -109,7 +110,7 @@ class FocalTransformer(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = resolve_arch(arch, ARCHS, per_stage=('dims', 'heads', 'depths'))
         dims, heads, depths = arch['dims'], arch['heads'], arch['depths']
@@ -256,9 +257,9 @@ class FocalAttention(SelfAttention):
         bias = self.bias()
         if self.surroundings is not None:
             bias = self.surroundings(bias)
-        if self.pool is not None:
+        if self.pool is not None and self.coarse_bias is not None:
             pooled = self.pool(x)
-            coarse, rows, columns = coarse_region(self.focal_window, tuple(pooled.shape[1:3]))
+            coarse, rows, columns = coarse_region(self.focal_window, pooled.shape[1:3])
             maps, seen = [x, pooled], [self.fine, coarse]
             far = self.coarse_bias().unflatten(2, (self.focal_window, self.focal_window))
             bias = torch.cat([bias, far[:, :, rows, columns].flatten(2)], dim=2)
@@ -351,24 +352,26 @@ def surroundings_index(
     side = range(-expand, window + expand)
     keys = [places[y, x] for y in side for x in side]
     twice = [i for i, key in enumerate(keys) if len(key) == 2]
-    return tuple(
-        torch.tensor(index, dtype=torch.long, device=device)
-        for index in ([key[0] for key in keys], twice, [keys[i][1] for i in twice])
-    )
+    first, second = [key[0] for key in keys], [keys[i][1] for i in twice]
+
+    def index(numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=device)
+
+    return index(first), index(twice), index(second)
 
 
-def coarse_region(focal_window: int, grid: tuple[int, int]) -> tuple[Neighbourhood, slice, slice]:
+def coarse_region(focal_window: int, grid: Sequence[int]) -> tuple[Neighbourhood, slice, slice]:
     """The coarse tokens that windows of a grid see, without those that none of them can see.
 
     Args:
         focal_window (int): Side s_r of the square of coarse tokens, offsets -(s_r // 2) onwards.
-        grid (tuple[int, int]): Windows per column and per row.
+        grid (Sequence[int]): Windows per column and per row.
 
     Returns:
         tuple[Neighbourhood, slice, slice]: The tokens, and the rows and columns of the square that
         are left.
     """
     before, after = focal_window // 2, focal_window - 1 - focal_window // 2
-    reach = [(min(before, n - 1), min(after, n - 1)) for n in grid]
-    rows, columns = (slice(before - first, before + last + 1) for first, last in reach)
-    return Neighbourhood((1, 1), *reach), rows, columns
+    rows, columns = ((min(before, n - 1), min(after, n - 1)) for n in grid)
+    left = [slice(before - first, before + last + 1) for first, last in (rows, columns)]
+    return Neighbourhood((1, 1), rows, columns), left[0], left[1]

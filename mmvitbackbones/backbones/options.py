@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -15,8 +16,8 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """
     # On the CPU even where models are built on 'meta'.
     rates = torch.linspace(0, rate, sum(depths), dtype=torch.float64, device='cpu').tolist()
-    rates = iter(rates)
-    return [[next(rates) for _ in range(depth)] for depth in depths]
+    rising = iter(rates)
+    return [[next(rising) for _ in range(depth)] for depth in depths]
 
 
 def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
@@ -55,7 +56,7 @@ def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 
         ValueError: If there are not as many values as stages, or one is no integer of at least
             ``least``.
     """
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * stages
     if len(values) != stages or any(type(v) is not int or v < least for v in values):
         raise ValueError(
             f'{option} must be an integer of at least {least}, or {stages} of them, one for each '
@@ -64,13 +65,15 @@ def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 
     return values
 
 
-def each_of(option: str, value: str | Sequence[str], allowed: Sequence[str], stages: int) -> list:
+def each_of(
+    option: str, value: str | Sequence[str], allowed: Sequence[str], stages: int
+) -> list[str]:
     """An option's choice for each stage, from one for all or one each.
 
     Raises:
         ValueError: If there are not as many choices as stages, or one is not allowed.
     """
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * stages
     if len(values) != stages or any(v not in allowed for v in values):
         raise ValueError(
             f'{option} must be {" or ".join(map(repr, allowed))}, or {stages} of them, one for '
@@ -80,11 +83,11 @@ def each_of(option: str, value: str | Sequence[str], allowed: Sequence[str], sta
 
 
 def resolve_arch(
-    arch: str | Mapping,
-    zoo: Mapping[str, Mapping],
+    arch: str | Mapping[str, Any],
+    zoo: Mapping[str, Mapping[str, Any]],
     per_stage: Sequence[str],
-    optional: Mapping | None = None,
-) -> dict:
+    optional: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Look an architecture up, or check one given as a dict.
 
     Args:

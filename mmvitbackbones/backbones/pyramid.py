@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -63,7 +64,7 @@ class Pyramid(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         emitted: int = 0,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         if init_cfg is not None and not isinstance(init_cfg, (Mapping, list)):
             raise ValueError(
@@ -218,7 +219,7 @@ class Stage(nn.Module):
                 x = self.peg(x)
         return (x,)
 
-    def run(self, block: nn.Module, *args: Tensor | None) -> Tensor:
+    def run(self, block: nn.Module, *args: object) -> Any:
         """Run one block, checkpointed where ``with_cp`` says so."""
         if self.with_cp and torch.is_grad_enabled():
             return recomputed(block, *args)

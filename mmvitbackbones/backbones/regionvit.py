@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from .pyramid import Pyramid, Stage
 PATCH = 4  # pixels per local token, along each side
 
 
-def _arch(stem: str, dim: int, heads: int, depths: Sequence[int], window: int) -> dict:
+def _arch(stem: str, dim: int, heads: int, depths: Sequence[int], window: int) -> dict[str, Any]:
     widths = [2**i for i in range(4)]
     return dict(
         stem=stem,
@@ -93,7 +94,7 @@ class RegionViT(Pyramid):
 
     def __init__(
         self,
-        arch: str | dict = 'small',
+        arch: str | dict[str, Any] = 'small',
         window_size: int | Sequence[int] | None = None,
         peg: bool = False,
         outputs: str = 'local',
@@ -105,7 +106,7 @@ class RegionViT(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = resolve_arch(
             arch, ARCHS, per_stage=('dims', 'heads', 'depths'), optional=dict(regional=True)
@@ -139,6 +140,7 @@ class RegionViT(Pyramid):
             )
             for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))
         ]
+        stem: LocalTokenization
         if regional:
             stem = Tokenization(arch['stem'], dims[0], window)
         else:
@@ -259,9 +261,8 @@ class R2LStage(Stage):
         with_cp: bool,
     ) -> None:
         encoder = R2LEncoder if regional else Encoder
-        options = dict(dims=dims, heads=heads, window=window, drop=drop, attn_drop=attn_drop)
         super().__init__(
-            [encoder(drop_path=rate, **options) for rate in drop_path],
+            [encoder(dims, heads, window, rate, drop, attn_drop) for rate in drop_path],
             with_cp=with_cp,
             downsample=Downsampling(in_dims, dims) if in_dims else None,
             peg=PEG(dims) if peg else None,
@@ -278,10 +279,10 @@ class R2LStage(Stage):
         Returns:
             tuple[Tensor, ...]: The same, at half the size and other channels if downsampled.
         """
-        maps = [self.downsample(x) for x in maps]
-        size = tuple(maps[0].shape[1:3])
+        maps = tuple(self.downsample(x) for x in maps)
+        height, width = size = maps[0].shape[1:3]
         # What a single window would have beyond the map is not computed.
-        window = tuple(min(self.window, side) for side in size)
+        window = min(self.window, height), min(self.window, width)
         tokens = join(*maps, window=window)
         valid, own = None, Neighbourhood(window)
         if not own.sees_only_the_map(size):
@@ -294,13 +295,13 @@ class R2LStage(Stage):
         return split(tokens, window, size)
 
 
-def join(local: Tensor, *regional: Tensor, window: tuple[int, int]) -> Tensor:
+def join(local: Tensor, *regional: Tensor, window: Sequence[int]) -> Tensor:
     """Cut local tokens into windows, and put its regional token, if there are any, before each.
 
     Args:
         local (Tensor): (B, H, W, C).
         regional (Tensor): (B, rows, columns, C).
-        window (tuple[int, int]): Height and width (h, w) of a window.
+        window (Sequence[int]): Height and width (h, w) of a window.
 
     Returns:
         Tensor: (B, rows, columns, R + h * w, C) with R of 0 or 1, zeros where a window reaches
@@ -310,7 +311,7 @@ def join(local: Tensor, *regional: Tensor, window: tuple[int, int]) -> Tensor:
     return torch.cat([*(x.unsqueeze(3) for x in regional), windows], dim=3)
 
 
-def split(tokens: Tensor, window: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, ...]:
+def split(tokens: Tensor, window: Sequence[int], size: Sequence[int]) -> tuple[Tensor, ...]:
     """Undo :func:`join`: the local map of the given size, and the regional tokens."""
     count = window[0] * window[1]
     local = merge(tokens[:, :, :, -count:], window, size)
@@ -429,11 +430,12 @@ def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
 
 
 def _one_window(window_size: int | Sequence[int], dims: Sequence[int]) -> int:
-    several = isinstance(window_size, (list, tuple))
-    windows = list(window_size) if several else [window_size]
+    windows: list[Any] = (
+        list(window_size) if isinstance(window_size, (list, tuple)) else [window_size] * len(dims)
+    )
     if not all(type(window) is int and window > 0 for window in windows):
         raise ValueError(f'window_size must be a positive integer, got {window_size!r}')
-    if several and (len(windows) != len(dims) or len(set(windows)) != 1):
+    if len(windows) != len(dims) or len(set(windows)) != 1:
         raise ValueError(
             f'window_size must be one integer, or {len(dims)} equal ones, got {window_size}: the '
             'grids of local and regional tokens halve together, so all stages share one window'

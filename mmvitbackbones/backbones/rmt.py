@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -27,7 +28,7 @@ from .pyramid import Pyramid, Stage
 
 # What an arch given as a dict may leave out. Without ``attention``, all stages but the last are
 # decomposed (Sec. 3.3).
-_PARTS = dict(
+_PARTS: dict[str, Any] = dict(
     attention=None,
     layer_scale=None,
     stem='conv',
@@ -36,7 +37,7 @@ _PARTS = dict(
     lce=True,
     ffn_conv=True,
 )
-_SWIN = dict(
+_SWIN: dict[str, Any] = dict(
     dims=(96, 192, 384, 768),
     heads=(3, 6, 12, 24),
     mlp_ratios=(4, 4, 4, 4),
@@ -48,7 +49,7 @@ _SWIN = dict(
     ffn_conv=False,
 )
 # Table 10 and, for the decay, Table 12.
-ARCHS = dict(
+ARCHS: dict[str, dict[str, Any]] = dict(
     tiny=dict(
         _PARTS,
         dims=(64, 128, 256, 512),
@@ -138,17 +139,17 @@ class RMT(Pyramid):
 
     def __init__(
         self,
-        arch: str | dict = 'tiny',
+        arch: str | dict[str, Any] = 'tiny',
         attention: str | Sequence[str] | None = None,
         decay: str | None = 'bias',
-        norm_cfg: dict | None = None,
+        norm_cfg: dict[str, Any] | None = None,
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'output',
         drop_path_rate: float = 0.1,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         per_stage = ('dims', 'heads', 'depths', 'mlp_ratios')
         arch = resolve_arch(arch, ARCHS, per_stage, optional=_PARTS)
@@ -187,7 +188,7 @@ class RMT(Pyramid):
                 )
                 for rate in rates
             ]
-            downsample = None
+            downsample: nn.Module | None = None
             if i and arch['downsample'] == 'conv':
                 downsample = Downsampling(dims[i - 1], dims[i], norm_cfg)
             elif i:
@@ -218,7 +219,7 @@ class ConvStem(nn.Sequential):
         norm_cfg (dict): Norm after each convolution.
     """
 
-    def __init__(self, dims: int, norm_cfg: dict) -> None:
+    def __init__(self, dims: int, norm_cfg: dict[str, Any]) -> None:
         layers, before = [], 3
         for after, stride in ((dims // 2, 2), (dims // 2, 1), (dims, 2), (dims, 1)):
             conv = nn.Conv2d(before, after, 3, stride, padding=1)
@@ -240,7 +241,7 @@ class Downsampling(nn.Module):
         norm_cfg (dict): Norm after the convolution.
     """
 
-    def __init__(self, in_dims: int, dims: int, norm_cfg: dict) -> None:
+    def __init__(self, in_dims: int, dims: int, norm_cfg: dict[str, Any]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_dims, dims, 3, stride=2, padding=1)
         self.norm = build_norm_layer(norm_cfg, dims)[1]
@@ -274,7 +275,8 @@ class RMTStage(Stage):
         """Run the stage on a map of tokens, (B, H, W, C)."""
         x = self.downsample(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = rotary_embedding(*x.shape[1:3], self.head_dims, x.device, dtype)
+        height, width = x.shape[1:3]
+        cos, sin = rotary_embedding(height, width, self.head_dims, x.device, dtype)
         for block in self.blocks:
             x = self.run(block, x, cos, sin)
         return (x,)
@@ -382,18 +384,19 @@ class ManhattanAttention(nn.Module):
         q, k = rotate(self.qk(x).unflatten(-1, (2, self.heads, -1)), cos, sin)
         values = self.v(x)
         v = values.unflatten(-1, (self.heads, -1))
-        how = dict(log_gamma=self.log_gamma, product=self.decay == 'product')
+        log_gamma, product = self.log_gamma, self.decay == 'product'
         if self.form == 'decomposed':
-            y = attend_columns(q, k, attend_rows(q, k, v, **how), **how)
+            y = attend_rows(q, k, v, log_gamma, product)
+            y = attend_columns(q, k, y, log_gamma, product)
         else:
-            y = attend_all(q, k, v, **how)
+            y = attend_all(q, k, v, log_gamma, product)
         y = y.flatten(3)
         if self.lce is not None:
             y = self.lce(values) + y
         return self.proj(y)
 
 
-def _check_arch(arch: Mapping) -> None:
+def _check_arch(arch: Mapping[str, Any]) -> None:
     dims, heads = arch['dims'], arch['heads']
     check_heads(dims, heads)
     for dim, head in zip(dims, heads):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model.weight_init import trunc_normal_
@@ -41,7 +42,9 @@ from .pyramid import Pyramid, Stage
 EPS = 1e-6
 
 
-def _arch(depths: Sequence[int], heads: Sequence[int], dims: Sequence[int], patch: int = 4) -> dict:
+def _arch(
+    depths: Sequence[int], heads: Sequence[int], dims: Sequence[int], patch: int = 4
+) -> dict[str, Any]:
     patches = [patch] + [2] * (len(depths) - 1)
     return dict(dims=list(dims), heads=list(heads), depths=list(depths), patches=patches)
 
@@ -118,7 +121,7 @@ class VisionLongformer(Pyramid):
 
     def __init__(
         self,
-        arch: str | dict = 'small',
+        arch: str | dict[str, Any] = 'small',
         attention: str | Sequence[str] = 'vil',
         num_global_tokens: int | Sequence[int] | None = None,
         position: str = 'rpb',
@@ -135,7 +138,7 @@ class VisionLongformer(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = _resolve(arch)
         check_choice('position', position, ('rpb', 'ape'))
@@ -163,9 +166,9 @@ class VisionLongformer(Pyramid):
         stages, side = [], pretrain_img_size
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             side = -(-side // patches[i])
-            blocks = []
+            blocks: list[nn.Module] = []
             for rate in rates:
-                common = dict(
+                common: dict[str, Any] = dict(
                     dims=dims[i],
                     heads=heads[i],
                     num_tokens=tokens[i],
@@ -176,6 +179,7 @@ class VisionLongformer(Pyramid):
                     attn_drop=attn_drop_rate,
                     proj_drop=drop_rate,
                 )
+                attn: ViLAttention
                 if forms[i] == 'vil':
                     attn = VisionLongformerAttention(window=windows[i], **common)
                 else:
@@ -281,7 +285,7 @@ class ViLStage(Stage):
 
     def _global_tokens(self, batch: int) -> list[Tensor]:
         """The global tokens of a batch, (B, n_g, C), if there are any."""
-        tokens = self.global_tokens
+        tokens: Tensor | None = self.global_tokens
         if tokens is None:
             return []
         if self.global_position is not None:
@@ -336,11 +340,11 @@ class GlobalBias(nn.Module):
             self.global_to_local = _parameter(heads, num_tokens)
             self.global_to_global = _parameter(heads, num_tokens, num_tokens)
 
-    def of_queries(self, size: tuple[int, int]) -> Tensor:
+    def of_queries(self, size: Sequence[int]) -> Tensor:
         """Biases of global tokens to all tokens, those of a map behind them.
 
         Args:
-            size (tuple[int, int]): Height H and width W of the map.
+            size (Sequence[int]): Height H and width W of the map.
 
         Returns:
             Tensor: (heads, n_g, n_g + H * W).
@@ -385,10 +389,10 @@ class VisionLongformerAttention(ViLAttention):
         window (int): Side w of a chunk.
         biased (bool): Whether scores get learned biases.
         heads (int): Attention heads.
-        common (object): See :class:`ViLAttention`.
+        common (Any): See :class:`ViLAttention`.
     """
 
-    def __init__(self, window: int, biased: bool, heads: int, **common: object) -> None:
+    def __init__(self, window: int, biased: bool, heads: int, **common: Any) -> None:
         super().__init__(biased=biased, heads=heads, **common)
         self.window = window
         self.bias = RelativePositionBias(window, heads, 3 * window) if biased else None
@@ -404,7 +408,7 @@ class VisionLongformerAttention(ViLAttention):
         Returns:
             tuple[Tensor, ...]: The same; without the global tokens if they are no queries.
         """
-        size = tuple(x.shape[1:3])
+        size = x.shape[1:3]
         x = self.project(pad_to_multiple(x, self.window, self.window))
         if tokens is None:
             return (self.output(self._local(x, None, size)),)
@@ -412,14 +416,14 @@ class VisionLongformerAttention(ViLAttention):
         local = self.output(self._local(x, tokens, size))
         return (local, self.output(self._global(x, tokens, size))) if self.queries else (local,)
 
-    def _local(self, x: Tensor, tokens: Tensor | None, size: tuple[int, int]) -> Tensor:
+    def _local(self, x: Tensor, tokens: Tensor | None, size: Sequence[int]) -> Tensor:
         """From local tokens to those near them and to the global ones.
 
         Args:
             x (Tensor): Projections of the local tokens, (B, H', W', 3, heads, d), H' and W'
                 multiples of the window.
             tokens (Tensor, optional): Those of the global tokens, (B, n_g, 3, heads, d).
-            size (tuple[int, int]): Height H and width W of the map without its padding.
+            size (Sequence[int]): Height H and width W of the map without its padding.
 
         Returns:
             Tensor: (B, H, W, C).
@@ -438,17 +442,17 @@ class VisionLongformerAttention(ViLAttention):
             maps.append(copies.flatten(2, 3))
             sizes.append((grid[0], grid[1] * count))
             seen.append(Neighbourhood((1, count)))
-            if bias is not None:
+            if bias is not None and self.global_bias is not None:
                 to_global = self.global_bias.local_to_global[:, None].expand(-1, bias.shape[1], -1)
                 bias = torch.cat([bias, to_global], dim=2)
         y = attend(maps, seen, bias, sizes, self.dropout_p)
         return y[:, : size[0], : size[1]]
 
-    def _global(self, x: Tensor, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    def _global(self, x: Tensor, tokens: Tensor, size: Sequence[int]) -> Tensor:
         """From global tokens to all, (B, n_g, C); arguments as in :meth:`_local`."""
         height, width = size
         # One window of all the tokens.
-        seen = [Neighbourhood((1, tokens.shape[1])), Neighbourhood(size)]
+        seen = [Neighbourhood((1, tokens.shape[1])), Neighbourhood((height, width))]
         bias = None if self.global_bias is None else self.global_bias.of_queries(size)
         maps = [tokens[:, None], x[:, :height, :width]]
         return attend(maps, seen, bias, dropout_p=self.dropout_p)[:, 0]
@@ -472,18 +476,18 @@ class FullAttention(ViLAttention):
         side (int): Height and width, in tokens, of the map that the table of biases is stored for.
         biased (bool): Whether scores get learned biases.
         heads (int): Attention heads.
-        common (object): See :class:`ViLAttention`.
+        common (Any): See :class:`ViLAttention`.
     """
 
-    def __init__(self, side: int, biased: bool, heads: int, **common: object) -> None:
+    def __init__(self, side: int, biased: bool, heads: int, **common: Any) -> None:
         super().__init__(biased=biased, heads=heads, **common)
         self.bias = MapPositionBias(side, heads) if biased else None
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
         """Attend; as :meth:`VisionLongformerAttention.forward`."""
-        size, count = tuple(x.shape[1:3]), 0 if tokens is None else tokens.shape[1]
-        everything = x.flatten(1, 2)
-        if count:
+        size, everything, count = x.shape[1:3], x.flatten(1, 2), 0
+        if tokens is not None:
+            count = tokens.shape[1]
             everything = torch.cat([tokens, everything], dim=1)
         q, k, v = (t.transpose(1, 2) for t in self.project(everything).unbind(2))
         y = self._local(q[:, :, count:], k, v, size)
@@ -494,7 +498,7 @@ class FullAttention(ViLAttention):
         local = y[:, asking:].unflatten(1, size)
         return (local, y[:, :asking]) if asking else (local,)
 
-    def _local(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+    def _local(self, q: Tensor, k: Tensor, v: Tensor, size: Sequence[int]) -> Tensor:
         """From local tokens, (B, heads, H * W, d), to all, (B, heads, n_g + H * W, d)."""
         if self.bias is None:
             return softmax_attention(q, k, v, dropout_p=self.dropout_p)
@@ -510,7 +514,7 @@ class FullAttention(ViLAttention):
 
         return attend_map(q, k, v, bias, learned, size, self.dropout_p)
 
-    def _global(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+    def _global(self, q: Tensor, k: Tensor, v: Tensor, size: Sequence[int]) -> Tensor:
         """From global tokens, (B, heads, n_g, d), to all."""
         bias = None if self.global_bias is None else self.global_bias.of_queries(size)
         return softmax_attention(q, k, v, bias, dropout_p=self.dropout_p)
@@ -539,7 +543,7 @@ def _parameter(*shape: int) -> nn.Parameter:
     return parameter
 
 
-def _resolve(arch: str | Mapping) -> dict:
+def _resolve(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     arch = resolve_arch(
         arch, ARCHS, per_stage=('dims', 'heads', 'depths'), optional=dict(patches=None)
     )

@@ -36,7 +36,7 @@ class Conversion:
     classifier: dict[str, Tensor] = field(default_factory=dict)
 
 
-def rename(name: str, rules: Iterable[tuple[str, str | Callable]]) -> str:
+def rename(name: str, rules: Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]) -> str:
     """Apply a family's rules to a name: patterns and replacements, one after the other."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
+    from ..backbones.pyramid import Pyramid
     from .conversion import Conversion
 
 NOTHING = re.compile(r'(?!)')
@@ -65,10 +66,10 @@ class Family:
     recognise: Callable[[Mapping[str, Tensor]], bool]
     convert: Callable[[Mapping[str, Tensor]], Conversion]
     resize: Callable[[str, Tensor, torch.Size], Tensor | None]
-    starts_new: re.Pattern = NOTHING
-    switched_off: re.Pattern = NOTHING
+    starts_new: re.Pattern[str] = NOTHING
+    switched_off: re.Pattern[str] = NOTHING
     hints: tuple[Hint, ...] = ()
-    check_classifier: Callable[[nn.Module, bool, Mapping[str, Tensor], str], None] | None = None
+    check_classifier: Callable[[Pyramid, bool, Mapping[str, Tensor], str], None] | None = None
 
     def __post_init__(self) -> None:
         FAMILIES.append(self)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from .conversion import Conversion, in_classifier
 from .family import FAMILIES, Family, Hint, family_of
 from .reading import read_checkpoint
+
+if TYPE_CHECKING:
+    from ..backbones.pyramid import Pyramid
 
 OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
 
@@ -36,7 +40,8 @@ class LoadReport:
         source (str): The file, or 'a state dict'.
         kind (str): Whose names it had: a published family's, or our own (:data:`OURS`).
         loaded (list[str]): The model's tensors that were filled, by our names.
-        resized (dict[str, tuple]): Those of them that were resized: shape in the file, and here.
+        resized (dict[str, tuple[torch.Size, torch.Size]]): Those of them that were resized: shape
+            in the file, and here.
         new (list[str]): The model's tensors that start new.
         unused (list[str]): The file's tensors that the model has no use for, by their names; by
             ours where that is due to the model's options.
@@ -46,7 +51,7 @@ class LoadReport:
     source: str
     kind: str
     loaded: list[str] = field(default_factory=list)
-    resized: dict[str, tuple] = field(default_factory=dict)
+    resized: dict[str, tuple[torch.Size, torch.Size]] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     tied: list[str] = field(default_factory=list)
@@ -69,7 +74,7 @@ class LoadReport:
 
 def load_published(
     model: nn.Module,
-    path_or_state_dict: str | os.PathLike | Mapping,
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
     source: str = 'a state dict',
 ) -> LoadReport:
     """Load published weights, or our own, into a backbone, or into a whole classifier.
@@ -82,7 +87,8 @@ def load_published(
         model (nn.Module): One of this package's backbones; or an ``ImageClassifier`` of mmpretrain
             with one, a neck of this package and a ``LinearClsHead``. The linear layer of a head for
             another number of classes starts new, with a warning.
-        path_or_state_dict (str | os.PathLike | Mapping): A file, a URL, or what such a file holds.
+        path_or_state_dict (str | os.PathLike[str] | Mapping[str, Any]): A file, a URL, or what such
+            a file holds.
         source (str): What messages call the latter, such as the file that it was read from.
 
     Returns:
@@ -95,7 +101,9 @@ def load_published(
         FileNotFoundError: If there is no such file.
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
-    backbone, classifier = (model.backbone, model) if is_classifier(model) else (model, None)
+    classifier = model if is_classifier(model) else None
+    # Whether it is one of ours, its family says.
+    backbone: Any = model if classifier is None else classifier.backbone
     family = family_of(backbone)
     if family is None:
         names = ', '.join(known.name for known in FAMILIES)
@@ -135,7 +143,7 @@ def is_classifier(model: nn.Module) -> bool:
 
 
 def _fill(
-    backbone: nn.Module, family: Family, tensors: Mapping, report: LoadReport
+    backbone: Pyramid, family: Family, tensors: Mapping[str, Tensor], report: LoadReport
 ) -> tuple[dict[str, Tensor], list[str]]:
     """What to load into a backbone, and what starts new though it was expected to be loaded."""
     target, source = backbone.state_dict(), report.source
@@ -179,7 +187,7 @@ def _fill(
 
 
 def _fill_classifier(
-    model: nn.Module, tensors: Mapping, source: str
+    model: nn.Module, tensors: Mapping[str, Tensor], source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """What to load into a classifier's neck and head, and the linear layer if it starts new."""
     target = {n: t for n, t in model.state_dict().items() if n.startswith(('neck.', 'head.'))}
@@ -205,7 +213,8 @@ def _fill_classifier(
 
 def _place(name: str) -> str:
     """The stage that a tensor is of, or the stem."""
-    return re.match(r'stages\.\d+|\w+', name)[0]
+    first, *others = name.split('.')
+    return f'{first}.{others[0]}' if first == 'stages' else first
 
 
 def _is_switched_off(name: str, family: Family, filled: Iterable[str]) -> bool:
@@ -245,12 +254,12 @@ def _warn(restarted: list[str], report: LoadReport) -> None:
             )
 
 
-def tensors_of(checkpoint: Mapping) -> dict[str, Tensor]:
+def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict of a checkpoint, without the prefixes of wrappers and what is no weight.
 
     Args:
-        checkpoint (Mapping): A state dict, or a mapping that has one under 'state_dict', 'model'
-            or 'net'.
+        checkpoint (Mapping[str, Any]): A state dict, or a mapping that has one under 'state_dict',
+            'model' or 'net'.
     """
     for key in ('state_dict', 'model', 'net'):
         if isinstance(checkpoint.get(key), Mapping):
@@ -270,7 +279,7 @@ def _brief(names: Iterable[str], keep_stages: bool = False) -> str:
 
 
 def _identify(
-    state: dict[str, Tensor], family: Family, target: Mapping, source: str
+    state: dict[str, Tensor], family: Family, target: Mapping[str, Tensor], source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
     others = {}
@@ -297,7 +306,9 @@ def _identify(
     return OURS, ours
 
 
-def _check_size(tensors: Mapping, target: Mapping, report: LoadReport) -> None:
+def _check_size(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], report: LoadReport
+) -> None:
     """Compare depths and channels first: one plain sentence instead of a hundred names."""
     theirs, ours = _outline(tensors), _outline(target)
     if theirs != ours:
@@ -307,7 +318,7 @@ def _check_size(tensors: Mapping, target: Mapping, report: LoadReport) -> None:
         )
 
 
-def _outline(tensors: Mapping) -> list[tuple[int, int]]:
+def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     """Depth and channels of each stage."""
     blocks: dict[int, set[int]] = {}
     dims: dict[int, int] = {}

@@ -7,6 +7,7 @@ import pickle
 import re
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class UnreadableCheckpointError(RuntimeError):
     """A file that is no checkpoint, is damaged, or holds more than plain data."""
 
 
-def _safe_classes() -> list:
+def _safe_classes() -> tuple[Callable[..., Any], ...]:
     """What checkpoints hold besides tensors.
 
     Those of mmengine hold logs, as numpy arrays; those of many published training scripts the
@@ -37,10 +38,12 @@ def _safe_classes() -> list:
     codes = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
     numbers = {type(np.dtype(code)) for code in codes}
     functions.append(_named(_statistic, 'builtins', 'getattr'))
-    return [Namespace, HistoryBuffer, np.ndarray, np.dtype, *functions, *numbers]
+    return (Namespace, HistoryBuffer, np.ndarray, np.dtype, *functions, *numbers)
 
 
-def _named(function: Callable, module: str, name: str | None = None) -> Callable:
+def _named(
+    function: Callable[..., Any], module: str, name: str | None = None
+) -> Callable[..., Any]:
     """A function under another name: torch looks up by name what a file asks for."""
 
     def call(*args: object) -> object:
@@ -51,7 +54,7 @@ def _named(function: Callable, module: str, name: str | None = None) -> Callable
     return call
 
 
-def _statistic(owner: object, name: str) -> Callable:
+def _statistic(owner: object, name: str) -> Callable[..., Any]:
     """Stand in for ``getattr``, by which a log's own statistics are saved, and give no more."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
         raise pickle.UnpicklingError(f'GLOBAL getattr({name!r})')
@@ -60,16 +63,18 @@ def _statistic(owner: object, name: str) -> Callable:
 
 def allow_mmengine_classes() -> None:
     """Let ``torch.load(weights_only=True)`` take mmengine's own training checkpoints."""
-    torch.serialization.add_safe_globals(_safe_classes())
+    torch.serialization.add_safe_globals(list(_safe_classes()))
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: object = 'cpu') -> dict:
+def read_checkpoint(
+    path: str | os.PathLike[str], map_location: torch.serialization.MAP_LOCATION = 'cpu'
+) -> dict[str, Any]:
     """Read a checkpoint, and nothing but tensors and plain data.
 
     Args:
-        path (str | os.PathLike): A file, or a URL (http, https), which is kept in torch.hub's
+        path (str | os.PathLike[str]): A file, or a URL (http, https), which is kept in torch.hub's
             folder of checkpoints.
-        map_location (object): As in ``torch.load``. Defaults to 'cpu'.
+        map_location (torch.serialization.MAP_LOCATION): As in ``torch.load``. Defaults to 'cpu'.
 
     Returns:
         dict: What the file holds.

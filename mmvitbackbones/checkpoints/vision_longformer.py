@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops.tables import interpolate, resize_table
 from .conversion import CLASSIFIER, Conversion, rename
 from .family import Family, Hint
 
+if TYPE_CHECKING:
+    from ..backbones.pyramid import Pyramid
 
-def _stage(match: re.Match) -> str:
+
+def _stage(match: re.Match[str]) -> str:
     return f'stages.{int(match[1]) - 1}.'
 
 
-def _embedding(match: re.Match) -> str:
+def _embedding(match: re.Match[str]) -> str:
     return 'stem.' if match[1] == '1' else f'{_stage(match)}downsample.'
 
 
-def _block(match: re.Match) -> str:
+def _block(match: re.Match[str]) -> str:
     """Attention blocks and MLP blocks take turns, after the embedding."""
     place = int(match[2]) - 1
     ours = {'norm': f'norm{place % 2 + 1}', 'attn': 'attn', 'mlp': 'ffn'}[match[3]]
@@ -182,16 +186,17 @@ def _relayout(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> dict[st
 
 
 def _is_table(tensor: Tensor) -> bool:
-    return tensor.dim() == 2 and math.isqrt(len(tensor)) ** 2 == len(tensor) and len(tensor) % 2
+    rows = len(tensor) if tensor.dim() == 2 else 0
+    return rows % 2 == 1 and math.isqrt(rows) ** 2 == rows
 
 
 def check_classifier(
-    backbone: nn.Module, published: bool, tensors: Mapping[str, Tensor], source: str
+    backbone: Pyramid, published: bool, tensors: Mapping[str, Tensor], source: str
 ) -> None:
     """Refuse a backbone that would lose its last global token, which published ones classify.
 
     Args:
-        backbone (nn.Module): The classifier's backbone.
+        backbone (Pyramid): The classifier's backbone.
         published (bool): Whether the file is a published one.
         tensors (Mapping[str, Tensor]): The file's, under our names.
         source (str): The file.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,10 +39,11 @@ MIN_VISIBLE = 0.6  # part of a digit that later digits may not cover
 CELL = 8  # pixels per cell of an enlarged handwritten digit
 INK = 0.5  # ink level, of 1, at which a digit's edge lies
 MARGIN = 2  # pixels around a digit for its soft edge
-LUMA = np.sqrt(np.float32([0.114, 0.587, 0.299]))  # how much an eye sees of B, G and R
+LUMA = np.sqrt(np.array([0.114, 0.587, 0.299], np.float32))  # how much an eye sees of B, G and R
 
 
-class Glyph(NamedTuple):
+@dataclass(frozen=True)
+class Glyph:
     """A handwritten digit.
 
     Attributes:
@@ -87,7 +89,7 @@ def load_glyphs(split: str) -> list[Glyph]:
         padded = np.pad(cells.astype(np.float32) / 16, 1)
         ink = cv2.resize(padded, None, fx=CELL, fy=CELL, interpolation=cv2.INTER_CUBIC)
         # At 8 x 8 the holes of an 8 are nearly as dark as its strokes: sharpening opens them.
-        ink += 2 * (ink - cv2.GaussianBlur(ink, (0, 0), CELL))
+        ink = ink + 2 * (ink - cv2.GaussianBlur(ink, (0, 0), CELL))
         points = np.argwhere(ink >= INK)[:, ::-1].astype(np.int32)
         hull = cv2.convexHull(points).reshape(-1, 2)
         glyphs.append(Glyph(index, int(label), ink, hull))
@@ -115,7 +117,8 @@ def draw_scene(
     by_label = [[glyph for glyph in glyphs if glyph.label == label] for label in range(10)]
     max_side = min(DIGIT_SIDE[1], size * DIGIT_SIDE[1] // 256)
     num_digits = rng.integers(*NUM_DIGITS, endpoint=True)
-    placed, areas = [], []
+    placed: list[Glyph] = []
+    areas: list[int] = []
     while len(placed) < num_digits:
         candidates = by_label[rng.integers(10)]
         glyph = candidates[rng.integers(len(candidates))]
@@ -128,11 +131,12 @@ def draw_scene(
         mask = alpha >= 0.5
         covered = owner.copy()
         covered[region][mask] = len(placed) + 1
-        if not _all_visible(covered, [*areas, mask.sum()], max_side):
+        area = int(mask.sum())
+        if not _all_visible(covered, [*areas, area], max_side):
             continue
         owner = covered
         placed.append(glyph)
-        areas.append(mask.sum())
+        areas.append(area)
         patch = image[region]
         patch += alpha[..., None] * (_contrasting_colour(rng, patch) - patch)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(2, 9)
@@ -190,7 +194,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     image_folder.mkdir(parents=True)
     map_folder.mkdir(parents=True)
     glyphs = load_glyphs(split)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in track_iter_progress(range(count)):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         image, owner, placed = draw_scene(glyphs, rng, size)
@@ -216,7 +221,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _annotation(mask: np.ndarray, glyph: Glyph) -> dict:
+def _annotation(mask: np.ndarray, glyph: Glyph) -> dict[str, Any]:
     try:
         from pycocotools import mask as coco_mask
     except ImportError as error:
@@ -270,7 +275,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     """Two related colours mixed by smooth noise and stripes, grain, and clutter: (H, W, 3)."""
     base = rng.uniform(20, 235, 3)
     other = base + rng.uniform(-50, 50, 3)
-    mix = _smooth_noise(rng, height, width, rng.integers(3, 12))
+    mix = _smooth_noise(rng, height, width, int(rng.integers(3, 12)))
     if rng.random() < 0.5:
         rows, columns = np.ogrid[:height, :width]
         angle, period = rng.uniform(0, np.pi), rng.uniform(8, 40)
@@ -298,8 +303,8 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray, colour: np.ndarra
     if kind == 'line':
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(40, 300)
         end = centre + length * np.array([np.cos(angle), np.sin(angle)])
-        ends = [tuple(int(value) for value in point) for point in (centre, end)]
-        cv2.line(image, *ends, colour.tolist(), int(rng.integers(1, 5)), cv2.LINE_AA)
+        first, last = (tuple(int(value) for value in point) for point in (centre, end))
+        cv2.line(image, first, last, colour.tolist(), int(rng.integers(1, 5)), cv2.LINE_AA)
     elif kind == 'blob':
         angles = np.arange(12) * np.pi / 6
         radii = rng.uniform(5, 40) * rng.uniform(0.5, 1, 12)

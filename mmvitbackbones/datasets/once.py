@@ -6,9 +6,10 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
-def make_once(root: str, meta: dict, write: Callable[[Path], None], what: str) -> str:
+def make_once(root: str, meta: dict[str, Any], write: Callable[[Path], None], what: str) -> str:
     """Make a folder of data, unless it is there already; it appears only when it is complete.
 
     Args:
@@ -41,7 +42,7 @@ def make_once(root: str, meta: dict, write: Callable[[Path], None], what: str) -
     return root
 
 
-def _is_made(folder: Path, meta: dict, what: str) -> bool:
+def _is_made(folder: Path, meta: dict[str, Any], what: str) -> bool:
     """Whether ``folder`` holds the data of ``meta``; False if there is nothing in it."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False

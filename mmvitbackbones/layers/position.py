@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
@@ -46,11 +48,11 @@ class MapPositionBias(RelativePositionBias):
     def __init__(self, side: int, num_heads: int) -> None:
         super().__init__(side, num_heads)
 
-    def forward(self, size: tuple[int, int]) -> Tensor:
+    def forward(self, size: Sequence[int]) -> Tensor:
         """Resize the table to the offsets of a map of another size, bilinearly.
 
         Args:
-            size (tuple[int, int]): Height H and width W of the map in tokens.
+            size (Sequence[int]): Height H and width W of the map in tokens.
 
         Returns:
             Tensor: (heads, 2H - 1, 2W - 1), for :func:`mmvitbackbones.ops.tables.bias_from`.

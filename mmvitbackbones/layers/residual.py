@@ -27,7 +27,10 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_prob = drop_prob
-        self.scale = None if scale is None else nn.Parameter(torch.full((dims,), float(scale)))
+        self.scale = None
+        if scale is not None:
+            assert dims is not None, 'a scale needs dims'
+            self.scale = nn.Parameter(torch.full((dims,), float(scale)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the branch ``y`` to ``x``; (B, ..., C) in and out."""
@@ -49,7 +52,7 @@ class Residual(nn.Module):
         return tuple(self._add(x, y, keep) for x, y in zip(xs, ys))
 
     def _add(self, x: Tensor, y: Tensor, keep: Tensor | None) -> Tensor:
-        factor = self.scale
+        factor: Tensor | None = self.scale
         if keep is not None:
             keep = keep.view(-1, *[1] * (x.dim() - 1))
             factor = keep if factor is None else keep * factor

@@ -106,7 +106,7 @@ def attend_map(
     v: Tensor,
     bias: Callable[..., Tensor],
     learned: Sequence[Tensor],
-    size: tuple[int, int],
+    size: Sequence[int],
     dropout_p: float = 0.0,
 ) -> Tensor:
     """Attention of all tokens of a map, whose bias of all pairs is too large to keep.
@@ -118,7 +118,7 @@ def attend_map(
         bias (Callable): Makes the bias of some queries, given their slice, some rows or a part of
             one, and what is ``learned``: (heads, queries, K).
         learned (Sequence[Tensor]): What biases are made of.
-        size (tuple[int, int]): Height H and width W of the map.
+        size (Sequence[int]): Height H and width W of the map.
         dropout_p (float): Probability of dropping an attention weight. Defaults to 0.
 
     Returns:
@@ -192,14 +192,19 @@ def _count_fused_attention() -> None:
         return
 
     @flop_counter.register_flop_formula(fused)
-    def count(q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object) -> int:
+    def count(q: torch.Size, k: torch.Size, v: torch.Size, *args: object, **kwargs: object) -> int:
         return flop_counter.sdpa_flop_count(q, k, v)
 
     @flop_counter.register_flop_formula(
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     )
     def count_backward(
-        grad: tuple, q: tuple, k: tuple, v: tuple, *args: object, **kwargs: object
+        grad: torch.Size,
+        q: torch.Size,
+        k: torch.Size,
+        v: torch.Size,
+        *args: object,
+        **kwargs: object,
     ) -> int:
         return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
 

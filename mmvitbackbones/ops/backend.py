@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+_Function = TypeVar('_Function', bound=Callable[..., Any])
+_Result = TypeVar('_Result')
 
 # Layers whose weights a kernel may take: what they compute is known.
 _REPLACEABLE = (nn.Conv2d, nn.Dropout, nn.Linear)
@@ -51,7 +54,7 @@ _FUSED_ATTENTION = [
 _entered = 0  # how many ``with plain():``
 
 
-class plain(AbstractContextManager):
+class plain(AbstractContextManager[None]):
     """Let the plain bodies compute, in all threads, instead of kernels.
 
     It may be entered several times, as second derivatives do with checkpoints.
@@ -70,7 +73,7 @@ class plain(AbstractContextManager):
         _entered -= 1
 
 
-def recomputed(compute: Callable, *args: object, random: bool = True) -> Any:
+def recomputed(compute: Callable[..., _Result], *args: object, random: bool = True) -> _Result:
     """Call a function of which nothing is kept: the backward pass calls it again.
 
     A compiled model keeps the results of fused attention.
@@ -95,7 +98,7 @@ def recomputed(compute: Callable, *args: object, random: bool = True) -> Any:
     return checkpoint(compute, *args, **options)
 
 
-def _same_again() -> tuple[AbstractContextManager, AbstractContextManager]:
+def _same_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Where a plain body computed, it has to compute again: a kernel keeps other tensors."""
     return nullcontext(), plain() if _entered or is_observed() else nullcontext()
 
@@ -202,7 +205,7 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     )
 
 
-def cached(make: Callable) -> Callable:
+def cached(make: _Function) -> _Function:
     """Keep the index tensors that a function makes of its arguments.
 
     Only real ones are kept, also when made in inference mode: what a compiler, an exporter, a
@@ -218,9 +221,9 @@ def cached(make: Callable) -> Callable:
     kept = functools.lru_cache(maxsize=64)(torch.inference_mode(False)(make))
 
     @functools.wraps(make)
-    def get(*args: object) -> object:
+    def get(*args: Any) -> Any:
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_observed():
             return make(*args)
         return kept(*args)
 
-    return get
+    return cast(_Function, get)

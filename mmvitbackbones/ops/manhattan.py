@@ -108,7 +108,7 @@ def attend_columns(
 ) -> Tensor:
     """Attend within each column; see :func:`attend_rows`."""
     if why_plain(q) is None and 1 < q.shape[0] <= _FEW:
-        samples = zip(*(t.split(1) for t in (q, k, v)))
+        samples = zip(q.split(1), k.split(1), v.split(1))
         return torch.cat([attend_columns(*sample, log_gamma, product) for sample in samples])
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     return attend_rows(q, k, v, log_gamma, product).transpose(1, 2)

@@ -53,4 +53,5 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     a, b = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[:, :, None], sin[:, :, None]  # the same for queries and keys
     y = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1)
-    return y.flatten(-2).to(x.dtype).unbind(3)
+    q, k = y.flatten(-2).to(x.dtype).unbind(3)
+    return q, k

@@ -6,6 +6,7 @@ import os
 import os.path as osp
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -77,12 +78,12 @@ def check_data(cfg: Config, *loaders: str) -> None:
             _check_classes(dataset)
 
 
-def _check_classes(dataset: Mapping) -> None:
+def _check_classes(dataset: Mapping[str, Any]) -> None:
     """Images that no list names must be in folders of classes, one for each.
 
     Labels are the numbers of the folders: with one missing they would be wrong without a word.
     """
-    expected = _CLASSES.get(dataset.get('type'))
+    expected = _CLASSES.get(dataset.get('type', ''))
     if expected is None or any(dataset.get(key) for key in ('ann_file', 'classes', 'metainfo')):
         return
     root, split = dataset.get('data_root') or '', dataset.get('split')
@@ -143,19 +144,19 @@ def _family(backbone: str | type) -> Family | None:
     return family_of(MODELS.get(backbone) if isinstance(backbone, str) else backbone)
 
 
-def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
+def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
     """Check that a checkpoint fills a model, all of it and nothing else.
 
     Args:
         model (nn.Module): The model.
-        checkpoint (Mapping): What the file holds.
+        checkpoint (Mapping[str, Any]): What the file holds.
         path (str): The file, for the message.
 
     Raises:
         ValueError: Names tensors that are missing, unexpected or of another shape.
     """
     while hasattr(model, 'module'):  # wrapped for several GPUs, or for several views
-        model = model.module
+        model = model.get_submodule('module')
     ours, theirs = model.state_dict(), tensors_of(checkpoint)
     problems = {
         'missing': [name for name in ours if name not in theirs],
@@ -179,21 +180,22 @@ def check_fit(model: nn.Module, checkpoint: Mapping, path: str) -> None:
         )
 
 
-def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
+def check_overlap(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
     """Check that a checkpoint to start from (``load_from``) is one of such a model.
 
     Heads may differ, for another number of classes, say; mmengine names in the log what does.
 
     Args:
         model (nn.Module): The model.
-        checkpoint (Mapping): What the file holds.
+        checkpoint (Mapping[str, Any]): What the file holds.
         path (str): The file, for the message.
 
     Raises:
         ValueError: If a tensor of the model's backbone is missing or of another shape.
     """
     theirs = tensors_of(checkpoint)
-    for name, tensor in model.backbone.state_dict(prefix='backbone.').items():
+    backbone = model.get_submodule('backbone')
+    for name, tensor in backbone.state_dict(prefix='backbone.').items():
         if name not in theirs or theirs[name].shape != tensor.shape:
             raise ValueError(
                 f'load_from={path} is no checkpoint of such a model: {name} '
@@ -202,7 +204,7 @@ def check_overlap(model: nn.Module, checkpoint: Mapping, path: str) -> None:
             )
 
 
-def _paths(dataset: Mapping) -> list[str]:
+def _paths(dataset: Mapping[str, Any]) -> list[str]:
     """The files and folders a data set reads."""
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or dataset.get('split')  # mmpretrain's may be a word
@@ -216,7 +218,7 @@ def _holds_something(path: str) -> bool:
     return bool(os.listdir(path)) if osp.isdir(path) else osp.exists(path)
 
 
-def _explain(dataset: Mapping, missing: list[str]) -> str:
+def _explain(dataset: Mapping[str, Any], missing: list[str]) -> str:
     root = (dataset.get('data_root') or '.').rstrip('/')
     prefix = dataset.get('data_prefix')
     maps = prefix.get('seg') if isinstance(prefix, Mapping) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import os.path as osp
+from typing import Any
 
 from mmengine.config import Config
 
@@ -16,7 +17,7 @@ DEMO_DIGITS = 'data/demo_digits'  # one by one
 
 def load_config(
     path: str,
-    cfg_options: dict | None = None,
+    cfg_options: dict[str, Any] | None = None,
     work_dir: str | None = None,
     demo: bool = False,
     data_root: str | None = None,

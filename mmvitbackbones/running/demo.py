@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Collection
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -12,6 +13,8 @@ from ..checkpoints.reading import is_absent
 from ..datasets.digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
 from ..datasets.digits import SIDE as DIGIT_SIDE
 from .nodes import dicts
+
+_Part = dict[str, Any]  # a part of a config
 
 # What a config may set in a dict named ``demo``, and what holds where it does not.
 DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
@@ -65,7 +68,7 @@ def _set_classes(model: ConfigDict, classes: int) -> None:
             part['semantic_head']['num_classes'] = len(SEMANTIC_CLASSES)
 
 
-def _settings(demo: object) -> dict:
+def _settings(demo: object) -> dict[str, int]:
     if not isinstance(demo, dict) or not set(demo) <= set(DEFAULTS):
         raise ValueError(f'demo must be a dict of {", ".join(DEFAULTS)}, got {demo!r}')
     settings = {**DEFAULTS, **demo}
@@ -104,7 +107,7 @@ def drop_absent_weights(cfg: Config, keep: Collection[str] = ()) -> None:
                 part['init_cfg'] = None
 
 
-def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+def _detection_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
     with_mask, with_maps = (
         any(step.get(key) for step in dicts(cfg.train_dataloader))
         for key in ('with_mask', 'with_seg')
@@ -116,7 +119,7 @@ def _detection_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     pack_view = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))
     cfg.tta_pipeline = _views(resizes, annotations, pack_view)
 
-    def dataset(split: str, *steps: dict, **kwargs) -> dict:
+    def dataset(split: str, *steps: _Part, **kwargs: Any) -> _Part:
         return dict(
             type='CocoDataset',
             data_root=root,
@@ -146,11 +149,11 @@ def _annotations(split: str) -> str:
     return f'annotations/instances_{split}.json'
 
 
-def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+def _segmentation_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
     # A fixed size, so that scenes can be batched; mmseg evaluates at the map's own size.
     resizes = _resizes(keep_ratio=False)
 
-    def dataset(split: str, *steps: dict) -> dict:
+    def dataset(split: str, *steps: _Part) -> _Part:
         return dict(
             type='BaseSegDataset',
             data_root=root,
@@ -169,10 +172,10 @@ def _segmentation_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     return train, dataset('validation', resizes[1], labels), metric
 
 
-def _classification_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
+def _classification_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
     cfg.data_preprocessor = dict(cfg.get('data_preprocessor') or {}, num_classes=len(CLASSES))
 
-    def dataset(split: str, *steps: dict) -> dict:
+    def dataset(split: str, *steps: _Part) -> _Part:
         return dict(
             type='CustomDataset',
             data_root=root,
@@ -188,13 +191,13 @@ def _classification_data(cfg: Config, root: str) -> tuple[dict, dict, dict]:
     return dataset('training', crop), dataset('validation'), dict(type='Accuracy', topk=(1, 5))
 
 
-def _resizes(keep_ratio: bool) -> list[dict]:
+def _resizes(keep_ratio: bool) -> list[_Part]:
     """To three quarters of the demo's size, to that size, and to five quarters of it."""
     sides = (SIZE * quarters // 4 for quarters in (3, 4, 5))
     return [dict(type='Resize', scale=(side, side), keep_ratio=keep_ratio) for side in sides]
 
 
-def _views(resizes: list[dict], *steps: dict) -> list[dict]:
+def _views(resizes: list[_Part], *steps: _Part) -> list[_Part]:
     """The pipeline of ``--tta``: several sizes, none of them mirrored."""
     # Merging asks of every view whether it is mirrored.
     unflipped = dict(type='RandomFlip', prob=0.0)
@@ -216,7 +219,12 @@ def _cheaper_proposals(model: ConfigDict) -> None:
 
 
 def _set_data(
-    cfg: Config, train: dict, val: dict, metric: dict, batch_size: int, val_batch_size: int
+    cfg: Config,
+    train: _Part,
+    val: _Part,
+    metric: _Part,
+    batch_size: int,
+    val_batch_size: int,
 ) -> None:
     loader = dict(num_workers=1, persistent_workers=True)
     cfg.train_dataloader = dict(

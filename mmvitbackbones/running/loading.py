@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.runner import Runner
 
@@ -10,7 +11,7 @@ from ..checkpoints import LoadReport, load_published
 
 
 def load_classifier(
-    runner: Runner, checkpoint: Mapping, path: str, complete: bool = False
+    runner: Runner, checkpoint: Mapping[str, Any], path: str, complete: bool = False
 ) -> LoadReport:
     """Load a whole classifier, as published or our own, before a run.
 
@@ -18,7 +19,7 @@ def load_classifier(
 
     Args:
         runner (Runner): Has the model, an ``ImageClassifier``.
-        checkpoint (Mapping): What the file holds.
+        checkpoint (Mapping[str, Any]): What the file holds.
         path (str): The file, for messages.
         complete (bool): Whether parts may not start new, such as a head for other classes.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 
-def dicts(node: object) -> Iterator[dict]:
+def dicts(node: object) -> Iterator[dict[str, Any]]:
     """All dicts in a part of a config, however deep.
 
     Args:

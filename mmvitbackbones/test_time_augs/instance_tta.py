@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.layers import multiclass_nms
-from mmdet.models.roi_heads import CascadeRoIHead, HybridTaskCascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import (
+    BaseRoIHead,
+    CascadeRoIHead,
+    HybridTaskCascadeRoIHead,
+    StandardRoIHead,
+)
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -53,7 +60,7 @@ class InstanceTTAModel(DetTTAModel):
         TypeError: If the detector says that it predicts masks, but in another way.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.module.with_mask:
             roi_head = getattr(self.module, 'roi_head', None)
@@ -65,7 +72,7 @@ class InstanceTTAModel(DetTTAModel):
                 )
 
     @torch.no_grad()
-    def test_step(self, data: dict) -> list[DetDataSample]:
+    def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
         """Predict from all views of a batch.
 
         Args:
@@ -86,15 +93,14 @@ class InstanceTTAModel(DetTTAModel):
         views = [self._look(image, sample) for image, sample in zip(inputs, samples)]
         merged = self._merge(views)
         instances = merged.pred_instances
+        masks: list[Tensor | None] = [None]
         if len(instances):
             # One view at a time: a hundred boxes of eighty classes take 25 MB.
-            total = sum(self._mask_probabilities(view, instances.bboxes) for view in views)
-            masks = [total / len(views)]
-        else:
-            masks = [None]
+            each = (self._mask_probabilities(view, instances.bboxes) for view in views)
+            masks = [functools.reduce(operator.add, each) / len(views)]
         roi_head = self.module.roi_head
-        head = roi_head.mask_head
-        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        heads = roi_head.mask_head
+        head: Any = heads[-1] if isinstance(heads, nn.ModuleList) else heads
         head.predict_by_feat(
             masks,
             [instances],
@@ -153,7 +159,7 @@ class InstanceTTAModel(DetTTAModel):
         return torch.stack([stage.sigmoid() for stage in logits]).mean(0).flip(axes)
 
 
-def _mask_logits(roi_head: nn.Module, view: _View, rois: Tensor) -> list[Tensor]:
+def _mask_logits(roi_head: BaseRoIHead, view: _View, rois: Tensor) -> list[Tensor]:
     """What the stages that a head averages over say of regions: (N, classes, h, w) each."""
     if isinstance(roi_head, HybridTaskCascadeRoIHead):
         results = roi_head._mask_forward(-1, view.maps, rois, view.semantics, training=False)

@@ -22,10 +22,9 @@ def measure_row(name: str, zoo: Zoo, cfg: Config) -> tuple[float, float]:
         tuple[float, float]: Parameters in millions, multiplications in thousand millions.
     """
     convention, cfg = zoo.convention(name), copy.deepcopy(cfg)
-    size = tuple(zoo.rows[name].size)
     if not convention.semantic:
         cfg.model.roi_head.semantic_head = None
-    model = measure(cfg, size, convention.boxes, convention.masks)['model']
+    model = measure(cfg, zoo.rows[name].size, convention.boxes, convention.masks)['model']
     gmacs = model.gmacs
     if convention.products:
         gmacs += model.products - (0 if convention.beyond_map else model.masked)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,7 +39,7 @@ class Complexity(NamedTuple):
 
 def measure(
     cfg: Config,
-    size: tuple[int, int],
+    size: Sequence[int],
     boxes: int = 1000,
     masks: int = 100,
 ) -> dict[str, Complexity]:
@@ -48,7 +49,7 @@ def measure(
 
     Args:
         cfg (Config): A config of mmdetection, mmsegmentation or mmpretrain.
-        size (tuple[int, int]): Height and width of the image in pixels.
+        size (Sequence[int]): Height and width of the image in pixels.
         boxes (int): Regions that go through the box heads of a two-stage detector. Sparse R-CNN's
             are its proposals.
         masks (int): Regions that go through the mask heads.
@@ -70,7 +71,7 @@ def measure(
     return dict(backbone=backbone, model=backbone._replace(params=rest.params, gmacs=gmacs))
 
 
-def _build(cfg: Config) -> nn.Module:
+def _build(cfg: Config) -> Any:
     try:
         with torch.device('meta'):
             return MODELS.build(cfg.model)
@@ -78,7 +79,7 @@ def _build(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model).to('meta')
 
 
-def _count(module: nn.Module, *inputs: object) -> tuple[object, Complexity]:
+def _count(module: nn.Module, *inputs: object) -> tuple[Any, Complexity]:
     with FlopCounterMode(display=False) as counter:
         outputs = module(*inputs)
     flops = {str(name): n for name, n in counter.get_flop_counts().get('Global', {}).items()}
@@ -92,7 +93,7 @@ def _count(module: nn.Module, *inputs: object) -> tuple[object, Complexity]:
 class _Heads(nn.Module):
     """All of a model but its backbone, as one image goes through it in evaluation."""
 
-    def __init__(self, model: nn.Module, boxes: int, masks: int) -> None:
+    def __init__(self, model: Any, boxes: int, masks: int) -> None:
         super().__init__()
         self.model, self.boxes, self.masks = model, boxes, masks
 
@@ -129,7 +130,7 @@ class _Heads(nn.Module):
                     head(regions)
 
 
-def _each(head: nn.Module) -> Iterator[nn.Module]:
+def _each(head: nn.Module) -> Iterator[Any]:
     """Several heads, such as those of a cascade, or one alone."""
     return iter(head) if isinstance(head, nn.ModuleList) else iter([head])
 
@@ -143,7 +144,13 @@ class _DepthwiseConvolutions(TorchDispatchMode):
 
     gmacs = 0.0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(
+        self,
+        func: OpOverload[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.convolution.default and args[1].shape[1] == 1:
             self.gmacs += out.numel() * args[1][0].numel() / 1e9
@@ -179,7 +186,7 @@ def _plain_deformable_convolutions() -> Iterator[None]:
     """
     from mmcv.ops import ModulatedDeformConv2d
 
-    def forward(self: nn.Module, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
+    def forward(self: ModulatedDeformConv2d, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         weights = self.weight, self.bias
         return F.conv2d(x, *weights, self.stride, self.padding, self.dilation, self.groups)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .. import backbones
 from ..checkpoints.family import family_of
@@ -114,6 +115,9 @@ class Row:
     unfit: str = ''
 
 
+_Entry = TypeVar('_Entry', Convention, Paper, Row)
+
+
 @dataclasses.dataclass(frozen=True)
 class Zoo:
     """The data file: papers by their names and rows by the names of their configs."""
@@ -171,12 +175,12 @@ def read_zoo(file: str | Path | None = None) -> Zoo:
     return zoo
 
 
-def _read_yaml(file: Path) -> object:
+def _read_yaml(file: Path) -> Any:
     """Read YAML; a key that is there twice, which YAML lets pass, is an error."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value]
             if twice := sorted({key for key in keys if keys.count(key) > 1}):
                 line = node.start_mark.line + 1
@@ -189,7 +193,7 @@ def _read_yaml(file: Path) -> object:
         raise ValueError(f'not YAML: {error}') from error
 
 
-def _mapping(entry: object, where: str) -> dict:
+def _mapping(entry: object, where: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ValueError(f'{where}: expected keys and values, found {entry!r}')
     return entry
@@ -205,7 +209,7 @@ def _check_keys(entry: object, known: set[str], needed: set[str], where: str) ->
         raise ValueError(f'{where}: {", ".join(missing)} missing')
 
 
-def _make(cls: type, entry: object, where: str) -> object:
+def _make(cls: type[_Entry], entry: Any, where: str) -> _Entry:
     """Make a dataclass of a mapping with its fields as keys."""
     fields = dataclasses.fields(cls)
     unset = dataclasses.MISSING

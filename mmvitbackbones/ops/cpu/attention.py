@@ -7,12 +7,13 @@ blocks use the same memory, as fresh memory costs about as much time as filling 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..windows import Neighbourhood
-from .registration import gradient, operator
+from .registration import Context, gradient, operator
 from .strips import add_strip, add_windows, read_strip, strip_shape, view_windows
 
 # Scores computed at a time: small enough to stay in the cache.
@@ -82,7 +83,8 @@ def _empty_gradients(
     valid: Tensor | None,
     of_bias: bool,
 ) -> list[Tensor]:
-    return [torch.empty_like(x) for x in (*maps, *([bias] if of_bias else []))]
+    inputs = maps if bias is None or not of_bias else [*maps, bias]
+    return [torch.empty_like(x) for x in inputs]
 
 
 @operator(
@@ -110,7 +112,9 @@ def _backward(
             x[:, :, :, 1:] = 0  # margins overlap: gradients are added up
     grad_q = view_windows(blocks.own, grads[0][:, :, :, :1])
     grad_out = view_windows(blocks.own, grad.unflatten(3, (1, blocks.heads, -1)))
-    grad_bias = torch.zeros_like(bias, dtype=blocks.dtype) if of_bias else None
+    grad_bias = None
+    if bias is not None and of_bias:
+        grad_bias = torch.zeros_like(bias, dtype=blocks.dtype)
     for block in blocks:
         q, k, v = blocks.read(block)
         weights = blocks.weights(block, q, k)
@@ -121,20 +125,22 @@ def _backward(
             grad_scores, weights, -1, blocks.dtype, grad_input=grad_scores
         )
         if grad_bias is not None:
-            grad_bias += grad_scores.unflatten(0, (-1, len(bias))).sum(0)
+            grad_bias += grad_scores.unflatten(0, (-1, len(grad_bias))).sum(0)
         torch.bmm(grad_scores, k, out=grad)
         grad_q[block] = blocks.tokens(grad[None].mul_(blocks.scale))
         torch.bmm(grad_scores.mT, q, out=k)  # the scale is in q; k is its gradient
         blocks.add(block, grads)
-    return grads if grad_bias is None else [*grads, grad_bias.to(bias.dtype)]
+    if bias is None or grad_bias is None:
+        return grads
+    return [*grads, grad_bias.to(bias.dtype)]
 
 
-def _keep(ctx: object, inputs: tuple, output: Tensor) -> None:
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     maps, ctx.seen, bias, valid = inputs
     ctx.save_for_backward(bias, valid, *maps)
 
 
-def _gradients(ctx: object, grad: Tensor) -> tuple:
+def _gradients(ctx: Context, grad: Tensor) -> tuple[list[Tensor], None, Tensor | None, None]:
     bias, valid, *maps = ctx.saved_tensors
     of_bias = ctx.needs_input_grad[2]
     grads = _backward(grad, maps, ctx.seen, bias, valid, of_bias)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registration import gradient, operator
+from .registration import Context, gradient, operator
 
 
 def wide_depthwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
@@ -27,7 +30,7 @@ _forward = operator('wide_depthwise(Tensor x, Tensor kernel, Tensor? bias) -> Te
 
 
 def _empty_gradients(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    grad_x, _, _ = depthwise_gradients(grad, x, kernel, (True, False, False))
+    (grad_x,) = depthwise_gradients(grad, x, kernel, (True, False, False))
     return grad_x, kernel.new_empty(kernel.shape)
 
 
@@ -37,7 +40,7 @@ def _empty_gradients(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, T
 )
 def _backward(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the map and of the kernel."""
-    grad_x, _, _ = depthwise_gradients(grad, x, kernel, (True, False, False))
+    (grad_x,) = depthwise_gradients(grad, x, kernel, (True, False, False))
     middle = kernel.shape[-1] // 2
     width, columns = x.shape[3], []
     for shift in range(-middle, middle + 1):
@@ -48,29 +51,29 @@ def _backward(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
             # Where a pixel meets the one that lies ``shift`` to its right.
             there = slice(max(shift, 0), width + min(shift, 0))
             here = slice(max(-shift, 0), width + min(-shift, 0))
-            _, column, _ = depthwise_gradients(
+            (column,) = depthwise_gradients(
                 grad[..., here], x[..., there], kernel[..., :1], (False, True, False)
             )
         columns.append(column)
-    _, centre, _ = depthwise_gradients(grad, x, kernel[..., :3], (False, True, False))
+    (centre,) = depthwise_gradients(grad, x, kernel[..., :3], (False, True, False))
     columns.insert(middle - 1, centre)
     return grad_x, torch.cat(columns, dim=3)
 
 
-def _keep(ctx: object, inputs: tuple, output: Tensor) -> None:
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, kernel, _ = inputs
     ctx.save_for_backward(x, kernel)
 
 
-def _gradients(ctx: object, grad: Tensor) -> tuple:
+def _gradients(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     x, kernel = ctx.saved_tensors
     of_x, of_kernel, of_bias = ctx.needs_input_grad
+    grad_x: Tensor | None = None
+    grad_kernel: Tensor | None = None
     if of_kernel:
         grad_x, grad_kernel = _backward(grad, x, kernel)
-    else:
-        grad_x = grad_kernel = None
-        if of_x:
-            grad_x, _, _ = depthwise_gradients(grad, x, kernel, (True, False, False))
+    elif of_x:
+        (grad_x,) = depthwise_gradients(grad, x, kernel, (True, False, False))
     return grad_x, grad_kernel, grad.sum((0, 2, 3)) if of_bias else None
 
 
@@ -82,8 +85,8 @@ def depthwise_gradients(
     x: Tensor,
     kernel: Tensor,
     wanted: tuple[bool, bool, bool],
-    padding: tuple[int, int] | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    padding: Sequence[int] | None = None,
+) -> list[Tensor]:
     """Gradients of a depth-wise convolution's input, kernel and bias.
 
     Args:
@@ -91,17 +94,18 @@ def depthwise_gradients(
         x (Tensor): Its input.
         kernel (Tensor): (C, 1, h, w).
         wanted (tuple[bool, bool, bool]): Which of the three to compute.
-        padding (tuple[int, int], optional): Zeros above and below, and on the left and right;
+        padding (Sequence[int], optional): Zeros above and below, and on the left and right;
             None: half the kernel.
 
     Returns:
-        tuple[Tensor | None, ...]: The gradients, None for those not wanted.
+        list[Tensor]: The gradients that are wanted.
     """
-    padding = [side // 2 for side in kernel.shape[2:]] if padding is None else list(padding)
+    zeros = [side // 2 for side in kernel.shape[2:]] if padding is None else list(padding)
     channels, ones, none = len(kernel), [1, 1], [0, 0]
-    return torch.ops.aten.convolution_backward(
-        grad, x, kernel, [channels], ones, padding, ones, False, none, channels, list(wanted)
+    gradients = torch.ops.aten.convolution_backward(
+        grad, x, kernel, [channels], ones, zeros, ones, False, none, channels, list(wanted)
     )
+    return [found for found, is_wanted in zip(gradients, wanted) if is_wanted]
 
 
 def adding(kernel: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ the backward pass computes them again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .depthwise import adding, depthwise_gradients
-from .registration import gradient, operator
+from .registration import Context, gradient, operator
 
 # Tokens at a time: their hidden values stay in the cache. With a convolution more, as its calls
 # cost more.
@@ -31,8 +32,8 @@ def feed_forward_in_strips(
     """Compute as :func:`mmvitbackbones.ops.feed_forward.feed_forward`, without dropout."""
     # Without a convolution, all tokens are a map one token wide.
     grid = x.flatten(0, -2)[None, :, None] if conv is None else x
-    weights = [fc1.weight, fc1.bias, fc2.weight, fc2.bias]
-    weights += [None, None] if conv is None else [conv.weight, conv.bias]
+    kernel, kernel_bias = (None, None) if conv is None else (conv.weight, conv.bias)
+    weights = (fc1.weight, fc1.bias, fc2.weight, fc2.bias, kernel, kernel_bias)
     trained = any(t is not None and t.requires_grad for t in (x, *weights))
     keep = torch.is_grad_enabled() and trained and x.shape[-1] > _NARROW
     return _forward(grid.contiguous(), *weights, keep)[0].view_as(x)
@@ -91,7 +92,7 @@ def _empty_gradients(
     kernel_bias: Tensor | None,
     of_weights: bool,
 ) -> list[Tensor]:
-    parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
+    parameters = (weight1, bias1, weight2, kernel, kernel_bias) if of_weights else ()
     return [x.new_empty(x.shape), *(p.new_empty(p.shape) for p in parameters if p is not None)]
 
 
@@ -113,15 +114,15 @@ def _backward(
 ) -> list[Tensor]:
     """Gradients of the tokens, and if wanted of all parameters but the last bias."""
     grad_x = x.new_empty(x.shape)
-    parameters = [weight1, bias1, weight2, kernel, kernel_bias] if of_weights else []
-    parameters = [p for p in parameters if p is not None]
+    parameters = (weight1, bias1, weight2, kernel, kernel_bias) if of_weights else ()
+    wanted = [p for p in parameters if p is not None]
     # In float32 at least, as they are summed over the strips.
     dtype = torch.promote_types(x.dtype, torch.float32)
-    sums = [torch.zeros(p.shape, dtype=dtype, device=p.device) for p in parameters]
+    sums = [torch.zeros(p.shape, dtype=dtype, device=p.device) for p in wanted]
     grad = grad.contiguous()
     widened = None if kernel is None else adding(kernel)
     # The gradient of a convolution is one with the kernel turned round.
-    turned = None if kernel is None else widened.flip(2, 3)
+    turned = None if widened is None else widened.flip(2, 3)
     strips = _Strips(x, len(weight1), margin=0 if kernel is None else 1)
     for rows, new in strips:
         if not kept.numel():
@@ -134,7 +135,7 @@ def _backward(
             _add_product(sums[2], grad[rows], hidden)
             if kernel is not None:
                 # A strip has its margins above and below instead of padding.
-                _, of_kernel, of_bias = depthwise_gradients(
+                of_kernel, of_bias = depthwise_gradients(
                     _image(strips.middle('grad')),
                     _image(strips.all('hidden')),
                     kernel,
@@ -150,23 +151,26 @@ def _backward(
             _add_product(sums[0], grad_before, x[rows])
             sums[1] += grad_before.sum((0, 1))
         _linear(grad_before, weight1.t(), None, grad_x[rows])
-    return [grad_x, *(total.to(p.dtype) for total, p in zip(sums, parameters))]
+    return [grad_x, *(total.to(p.dtype) for total, p in zip(sums, wanted))]
 
 
-def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight1, bias1, weight2, _, kernel, kernel_bias, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1], x, weight1, bias1, weight2, kernel, kernel_bias)
 
 
-def _gradients(ctx: object, grad: Tensor | None, _: None) -> tuple:
+def _gradients(ctx: Context, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 8
     of_weights = any(ctx.needs_input_grad[1:])
-    grad_x, *of_others = _backward(grad, *ctx.saved_tensors, of_weights)
+    kept, x, weight1, bias1, weight2, kernel, kernel_bias = ctx.saved_tensors
+    grad_x, *found = _backward(
+        grad, kept, x, weight1, bias1, weight2, kernel, kernel_bias, of_weights
+    )
     grad_bias2 = grad.sum((0, 1, 2)) if ctx.needs_input_grad[4] else None
-    of_others += [None] * (5 - len(of_others))
+    of_others: list[Tensor | None] = [*found, *[None] * (5 - len(found))]
     return grad_x, *of_others[:3], grad_bias2, *of_others[3:], None
 
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch._ops import OpOverload
 
+if TYPE_CHECKING:
+    from typing import ParamSpec  # new in Python 3.10
+
+    _Arguments = ParamSpec('_Arguments')
+_Result = TypeVar('_Result')
+
+Context = Any  # what autograd keeps between the passes; torch has no one type for it
 NAMESPACE = 'mmvitbackbones'
 
 
-def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
+def operator(
+    schema: str, fake: Callable[_Arguments, _Result]
+) -> Callable[[Callable[_Arguments, _Result]], OpOverload[_Arguments, _Result]]:
     """Register a function as an operator.
 
     Args:
         schema (str): Name, arguments and results, such as ``'double(Tensor x) -> Tensor'``.
-        fake (Callable): Makes empty results of the right shapes, types and strides.
+        fake (Callable): Makes empty results of the right shapes, types and strides, from the
+            arguments of the operator.
 
     Returns:
         Callable: A decorator that returns the operator.
@@ -22,7 +34,7 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     name, arguments = schema.split('(', 1)
     qualified = f'{NAMESPACE}::{name}'
 
-    def register(compute: Callable) -> Callable:
+    def register(compute: Callable[_Arguments, _Result]) -> OpOverload[_Arguments, _Result]:
         # Not torch.library.custom_op, whose first call imports torch's compiler: 25 MB.
         tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
         torch.library.define(qualified, f'({arguments}', tags=tags)
@@ -33,17 +45,22 @@ def operator(schema: str, fake: Callable) -> Callable[[Callable], Callable]:
     return register
 
 
-def gradient(of: Callable, keep: Callable, backward: Callable, by: Callable) -> None:
+def gradient(
+    of: OpOverload[..., _Result],
+    keep: Callable[[Context, tuple[Any, ...], _Result], None],
+    backward: Callable[..., Any],
+    by: OpOverload[..., Any],
+) -> None:
     """Register the gradient of an operator, which itself has none.
 
     Args:
-        of (Callable): The operator.
+        of (OpOverload): The operator.
         keep (Callable): Keeps what the backward pass takes: ``keep(ctx, inputs, output)``.
         backward (Callable): From the gradients of the results to those of the arguments.
-        by (Callable): The operator that ``backward`` calls.
+        by (OpOverload): The operator that ``backward`` calls.
     """
 
-    def refuse(ctx: object, *grads: object) -> None:
+    def refuse(ctx: Context, *grads: object) -> None:
         raise RuntimeError(
             f'{by} has no gradient of its own: take second derivatives under '
             'mmvitbackbones.ops.plain() and torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'

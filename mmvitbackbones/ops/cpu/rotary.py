@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .registration import gradient, operator
+from .registration import Context, gradient, operator
 
 
 def rotate_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,14 +17,16 @@ def rotate_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
 
 def _empty(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     samples, height, width, _, heads, dims = x.shape
-    return tuple(x.new_empty(samples, height, width, heads, dims) for _ in range(2))
+    shape = (samples, height, width, heads, dims)
+    return x.new_empty(shape), x.new_empty(shape)
 
 
 @operator('rotate(Tensor x, Tensor cos, Tensor sin) -> (Tensor, Tensor)', _empty)
 def _forward(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     rotation = torch.complex(cos, sin)
     turned = [_as_complex(part.to(cos.dtype)) * rotation for part in x.unbind(3)]
-    return tuple(torch.view_as_real(part).flatten(-2).to(x.dtype) for part in turned)
+    q, k = (torch.view_as_real(part).flatten(-2).to(x.dtype) for part in turned)
+    return q, k
 
 
 def _empty_gradient(of_q: Tensor, of_k: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -42,12 +46,12 @@ def _backward(of_q: Tensor, of_k: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out.to(of_q.dtype)
 
 
-def _keep(ctx: object, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, cos, sin = inputs
     ctx.save_for_backward(cos, sin)
 
 
-def _gradients(ctx: object, of_q: Tensor, of_k: Tensor) -> tuple:
+def _gradients(ctx: Context, of_q: Tensor, of_k: Tensor) -> tuple[Tensor, None, None]:
     return _backward(of_q, of_k, *ctx.saved_tensors), None, None
 
 
