@@ -7,7 +7,15 @@ RUN := .venv/bin/python
 CONFIG := configs/demo_maskrcnn_regionvit.py
 OUT := work_dirs/demo
 
-.PHONY: help setup demo lint test sweep zoo
+# Tests run on this many cores, each process on one.
+CORES ?= $(shell c=$$(nproc 2>/dev/null || echo 2); [ $$c -gt 8 ] && echo 8 || echo $$c)
+PYTEST := -m pytest -n $(CORES) --dist worksteal
+# What needs mmcv-lite, mmengine and torch alone runs on the oldest of them, too.
+OLDEST_PYTHON ?= python3.9
+OLDEST := .venv-oldest
+CORE_TESTS := tests/test_ops tests/test_layers tests/test_backbones tests/test_checkpoints
+
+.PHONY: help setup demo lint test test-oldest coverage sweep zoo
 
 help:
 	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
@@ -37,10 +45,25 @@ lint: setup
 	$(RUN) -m mypy
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) $(PYTEST)
 
 sweep: setup
-	$(RUN) -m pytest -m sweep
+	$(RUN) $(PYTEST) -m sweep
+
+coverage: setup
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run $(PYTEST)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+
+test-oldest: $(OLDEST)/ready
+	$(OLDEST)/bin/python $(PYTEST) $(CORE_TESTS)
+
+$(OLDEST)/ready: requirements/oldest.txt setup.py
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -r requirements/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
 
 zoo: setup
 	$(RUN) tools/complexity.py --check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -28,8 +29,9 @@ def _safe_classes() -> tuple[Callable[..., Any], ...]:
     Those of mmengine hold logs, as numpy arrays; those of many published training scripts the
     arguments of the command line.
     """
-    multiarray = (getattr(np, '_core', None) or np.core).multiarray
     # NumPy 2 renamed the module; files of either version are read under either version.
+    core = '_core' if int(np.__version__.split('.')[0]) >= 2 else 'core'
+    multiarray = importlib.import_module(f'numpy.{core}.multiarray')
     functions = [
         _named(function, f'numpy.{core}.multiarray')
         for function in (multiarray._reconstruct, multiarray.scalar)
