@@ -1,5 +1,6 @@
 """Each family's published files: how they are laid out, and which are odd."""
 
+import golden_cases
 import pytest
 
 from .focal_transformer import FOCAL_TRANSFORMER
@@ -13,6 +14,14 @@ FAMILIES = dict(
     FocalTransformer=FOCAL_TRANSFORMER,
     RMT=RMT_FILES,
     VisionLongformer=VISION_LONGFORMER,
+)
+every_golden_case = pytest.mark.parametrize(
+    'files, case',
+    [
+        pytest.param(files, case, id=case)
+        for files in FAMILIES.values()
+        for case in golden_cases.names(files.golden)
+    ],
 )
 every_family = pytest.mark.parametrize('files', FAMILIES.values(), ids=FAMILIES)
 
@@ -38,6 +47,7 @@ __all__ = [
     'bilinear',
     'cases',
     'every_family',
+    'every_golden_case',
     'places',
     'published_bias',
     'same',

@@ -25,6 +25,7 @@ class Layout:
         classifier (list[str]): What of it a classifier needs.
         buffers (list[str]): What is no parameter.
         integers (list[str]): What is no floating-point tensor.
+        never_read (int): How many numbers no output depends on.
     """
 
     shapes: dict[str, tuple] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Layout:
     classifier: list[str] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
     integers: list[str] = field(default_factory=list)
+    never_read: int = 0
 
     def add(self, name: str, shape: Sequence[int], *ours: str) -> None:
         """Add a tensor, and our names of what it is a part of."""
@@ -83,10 +85,12 @@ class Layout:
         self.add(f'{name}.bias', weight[:1])
         self.classifier += [f'{name}.weight', f'{name}.bias']
 
-    def parameters(self) -> int:
-        """How many numbers a model of the file learns."""
-        counted = self.shapes.keys() - self.tied.keys() - {*self.buffers}
-        return sum(torch.Size(self.shapes[name]).numel() for name in counted)
+    def parameters(self, of_backbone: bool = False) -> int:
+        """How many numbers a published model learns, or its backbone does that an output reads."""
+        left_out = {*self.tied, *self.buffers, *(self.classifier if of_backbone else ())}
+        counted = (shape for name, shape in self.shapes.items() if name not in left_out)
+        count = sum(torch.Size(shape).numel() for shape in counted)
+        return count - (self.never_read if of_backbone else 0)
 
 
 @dataclass

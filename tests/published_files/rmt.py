@@ -266,20 +266,19 @@ norm.num_batches_tracked, head.weight, head.bias""",
                     'stages.0.blocks.0.attn.lce.norm',
                 )
             },
-            **{
-                f'no {name} in the patch stem': Odd(
-                    lambda name=name: self.ours_without(name, arch=dict(ARCH, stem='patch')),
-                    [f'1 missing ({name})'],
-                    dict(arch=dict(ARCH, stem='patch')),
-                )
-                for name in ('stem.conv.weight', 'stem.conv.bias', 'stem.norm.weight')
-            },
         }
-        for name, (parts, unused, _) in PARTS.items():
+        for name, (parts, unused, new) in PARTS.items():
+            arch = dict(ARCH, **parts)
+            for leaf in ('conv.weight', 'conv.bias', 'norm.weight', 'norm.bias') if new else ():
+                odd[f'without {name}, no stem.{leaf}'] = Odd(
+                    lambda arch=arch, leaf=leaf: self.ours_without(f'stem.{leaf}', arch=arch),
+                    [f'1 missing (stem.{leaf})'],
+                    dict(arch=arch),
+                )
             # Back, there is nothing to fill the part with.
             gone = sum(re.fullmatch(unused, place) is not None for place in self.layout().places)
             odd[f'back, without {name}'] = Odd(
-                lambda parts=parts: self.build(arch=dict(ARCH, **parts)).state_dict(),
+                lambda arch=arch: self.build(arch=arch).state_dict(),
                 [f'{gone} missing'],
             )
         return odd

@@ -351,6 +351,7 @@ def _biases(layout, attn, ours, attention, side, window, heads, tokens, is_last)
             # What global tokens learn there is never read; reports name it as ours.
             layout.shapes[f'{attn}.{AMONG}'] = (heads, tokens, tokens)
             layout.unread += learned
+            layout.never_read += heads * tokens + heads * tokens**2
         else:
             read.append(learned[0])
             layout.add(f'{attn}.{AMONG}', (heads, tokens, tokens), learned[1])
