@@ -1,478 +1,492 @@
-"""Published weights, and our own, on their way into a backbone."""
+"""Published weights, and our own, on their way into a backbone of every family."""
 
 import copy
-from functools import lru_cache
+import itertools
+import re
 
-import golden_cases
 import pytest
 import torch
-import torch.nn.functional as F
+from golden_cases import GoldenCase
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from published_files import FAMILIES, cases, every_family, every_golden_case, same
+from published_files.layout import Odd
+from tiny_backbones import image
 
-from mmvitbackbones import RegionViT
-from mmvitbackbones.backbones.regionvit import ARCHS
 from mmvitbackbones.checkpoints import load_published
 
-TINY = dict(
-    stem='3-conv', dims=[8, 16, 16, 32], heads=[1, 2, 2, 4], depths=[1, 2, 1, 1], window_size=7
-)
-CLASSIFIER = ['head.bias', 'head.weight', 'norm.bias', 'norm.weight']
+# On the way to a tensor without memory there is nothing to copy.
+on_meta = pytest.mark.filterwarnings('ignore:.*which is a no-op:UserWarning')
 
 
-def published_shapes(arch, peg=False, det_norm=False):
-    """Names and shapes of the published tensors of an architecture, by the naming rules."""
-    dims, window = arch['dims'], arch['window_size']
-    shapes = {}
-
-    def add(name, weight, bias):
-        shapes[f'{name}.weight'] = weight
-        if bias is not None:
-            shapes[f'{name}.bias'] = bias
-
-    def norm_2d(name, dim):
-        add(name, (1, dim, 1, 1), (1, dim, 1, 1))
-
-    if arch['stem'] == '1-conv':
-        add('patch_embed.proj', (dims[0], 3, 8, 8), dims[:1])
-    else:
-        before = 3
-        for index, dim in ((0, dims[0] // 4), (3, dims[0] // 2), (6, dims[0])):
-            add(f'patch_embed.proj.{index}', (dim, before, 3, 3), (dim,))
-            if index < 6:
-                norm_2d(f'patch_embed.proj.{index + 1}', dim)
-            before = dim
-    add('cls_token.proj', (dims[0], 3, 4 * window, 4 * window), dims[:1])
-    for i, (dim, heads, depth) in enumerate(zip(dims, arch['heads'], arch['depths'])):
-        if i:
-            for twin in ('proj', 'proj_cls'):
-                norm_2d(f'layers.{i}.block.0.{twin}.0', dims[i - 1])
-                add(f'layers.{i}.block.0.{twin}.2', (dim, 1, 3, 3), (dim,))
-        for j in range(1, depth + 1):
-            block = f'layers.{i}.block.{j}'
-            for k in range(3):
-                add(f'{block}.norm{k}', (dim,), (dim,))
-            shapes[f'{block}.attn.rel_pos'] = (heads, (2 * window - 1) ** 2)
-            add(f'{block}.attn.qkv', (3 * dim, dim), (3 * dim,))
-            add(f'{block}.attn.proj', (dim, dim), (dim,))
-            add(f'{block}.mlp.fc1', (4 * dim, dim), (4 * dim,))
-            add(f'{block}.mlp.fc2', (dim, 4 * dim), (dim,))
-        if peg:
-            add(f'layers.{i}.peg', (dim, 1, 3, 3), None)
-        if det_norm:
-            norm_2d(f'norm{i}', dim)
-    add('norm', dims[-1:], dims[-1:])
-    add('head', (1000, dims[-1]), (1000,))
-    return {name: tuple(shape) for name, shape in shapes.items()}
-
-
-def published(arch=TINY, seed=0, **options):
-    """A published state dict with random values."""
-    torch.manual_seed(seed)
-    state = {name: torch.randn(s) for name, s in published_shapes(arch, **options).items()}
-    for name in state:
-        if 'proj_cls' in name:
-            state[name] = state[name.replace('proj_cls', 'proj')].clone()
-    return state
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@lru_cache
-def golden_weights():
-    return golden_cases.GoldenCase('regionvit_tiny_cls').weights()
+def check_report(report, files, model, layout):
+    """All that the model has is loaded but for output norms, all that the file has is named."""
+    norms = [n for n in model.state_dict() if n.startswith('out_norms.') and n not in layout.places]
+    assert report.kind == f'published {files.name}'
+    assert sorted(report.loaded) == sorted(layout.places)
+    assert sorted(report.loaded + norms) == sorted(model.state_dict())
+    assert report.new == norms
+    assert sorted(report.unused) == sorted(layout.unread)
+    assert sorted(report.tied) == sorted(layout.tied)
+    assert not report.resized
 
 
 # Every published tensor is accounted for.
 
 
-@pytest.mark.parametrize('name', golden_cases.names('regionvit'))
-def test_naming_rules_are_those_of_the_published_files(name):
-    case = golden_cases.GoldenCase(name)
-    size, _, extras = case.info['variant'].partition('_')
-    arch = dict(ARCHS[size], window_size=14 if 'w14' in extras else 7)
-    rules = published_shapes(arch, peg='peg' in extras, det_norm='kwargs' in case.info)
-    assert rules == {key: tuple(shape) for key, (shape, _) in case.keys.items()}
+@every_golden_case
+def test_naming_rules_are_those_of_the_published_files(files, case):
+    case = GoldenCase(case)
+    layout = files.layout(**files.of_case(case))
+    assert layout.shapes == {key: tuple(shape) for key, (shape, _) in case.keys.items()}
+    integers = {key for key, (_, dtype) in case.keys.items() if dtype == 'int64'}
+    assert integers == {*layout.integers}
+    assert layout.parameters() == case.info['params']
 
 
-@pytest.mark.parametrize('peg, det_norm', [(False, False), (True, True)])
-@pytest.mark.parametrize('arch', ARCHS)
-def test_every_tensor_of_every_size(arch, peg, det_norm):
-    names = published_shapes(ARCHS[arch], peg, det_norm)
-    state = {name: torch.zeros(()).expand(shape) for name, shape in names.items()}
-    with torch.device('meta'):
-        model = RegionViT(arch, peg=peg, out_norm='inline' if det_norm else None)
-    model.to_empty(device='cpu')
+@on_meta
+@cases(lambda files: files.sizes)
+def test_every_tensor_of_every_size(files, case):
+    model = files.shapes_only_model(**case)
+    report = load_published(model, files.shapes_only(**case))
+    check_report(report, files, model, files.layout(**case))
+
+
+@cases(lambda files: files.millions)
+def test_sizes_are_as_the_papers_count_them(files, case):
+    options, millions, exactness = case
+    assert abs(files.layout(**options).parameters() / 1e6 - millions) < exactness
+
+
+# What arrives where.
+
+
+@cases(lambda files: files.variants)
+def test_values_arrive_bit_for_bit(files, case):
+    state, model = files.state(**case), files.build(**case)
     report = load_published(model, state)
-    assert sorted(report.loaded) == sorted(model.state_dict())
-    assert report.tied == [name for name in names if 'proj_cls' in name]
-    assert sorted(report.unused) == CLASSIFIER
-    assert len(report.loaded) + len(report.tied) + len(report.unused) == len(names)
-    assert not report.new and not report.resized
+    check_report(report, files, model, files.layout(**case))
+    assert same(model.state_dict(), files.ours(state, **case))
 
 
-@pytest.mark.parametrize('window', [2, 3, 4, 7, 14])
-def test_tables_give_the_published_bias(window):
-    """Query and key read row (ky - qy + M // 2) mod (2M - 1), the column likewise."""
-    arch = dict(TINY, window_size=window)
-    state, model = published(arch), RegionViT(arch)
-    load_published(model, state)
-    side = 2 * window - 1
-    y, x = (c.flatten() for c in torch.meshgrid(*[torch.arange(window)] * 2, indexing='ij'))
-    row = (y[None, :] - y[:, None] + window // 2) % side
-    column = (x[None, :] - x[:, None] + window // 2) % side
-    for i, depth in enumerate(TINY['depths']):
-        for j in range(depth):
-            table = state[f'layers.{i}.block.{j + 1}.attn.rel_pos']
-            found = model.stages[i].blocks[j].bias()
-            assert torch.equal(found, table[:, row * side + column])
+@cases(lambda files: files.same_tensors | {'with_cp': dict(with_cp=True)})
+def test_no_tensor_depends_on_these_options(files, case):
+    model = files.build(**case)
+    check_report(load_published(model, files.state()), files, model, files.layout())
+    assert same(model.state_dict(), files.ours())
 
 
-def test_values_arrive_bit_for_bit():
-    state, model = published(peg=True, det_norm=True), RegionViT(TINY, peg=True)
-    load_published(model, state)
-    ours = model.state_dict()
-    for name, published_name in {
-        'stem.regional.weight': 'cls_token.proj.weight',
-        'stem.local.1.bias': 'patch_embed.proj.1.bias',
-        'stages.1.downsample.norm.weight': 'layers.1.block.0.proj.0.weight',
-        'stages.2.downsample.conv.weight': 'layers.2.block.0.proj.2.weight',
-        'stages.1.blocks.1.norm2.weight': 'layers.1.block.2.norm2.weight',
-        'stages.3.blocks.0.attn.qkv.bias': 'layers.3.block.1.attn.qkv.bias',
-        'stages.0.blocks.0.ffn.fc1.weight': 'layers.0.block.1.mlp.fc1.weight',
-        'stages.0.peg.conv.weight': 'layers.0.peg.weight',
-        'out_norms.3.weight': 'norm3.weight',
-    }.items():
-        assert torch.equal(ours[name].flatten(), state[published_name].flatten()), name
+def wrapped(way, state):
+    """A state dict as other tools save it."""
+    if 'module' in way:
+        state = {f'module.{name}': tensor for name, tensor in state.items()}
+    if 'backbone' in way:
+        state = {f'backbone.{name}': tensor for name, tensor in state.items()}
+        state = dict(state_dict={**state, 'neck.weight': torch.ones(2)}, optimizer={})
+    for key in ('model', 'net', 'state_dict'):
+        if way.startswith(key):
+            state = {key: state, 'epoch': 300}
+    return state
 
 
-# Other windows.
+@pytest.mark.parametrize(
+    'way', ['model', 'net', 'state_dict', 'module', 'net of module', 'backbone']
+)
+@every_family
+def test_every_wrapper_is_taken_off(files, way):
+    model = files.build()
+    report = load_published(model, wrapped(way, files.state()))
+    assert same(model.state_dict(), files.ours())
+    assert report.kind == f'published {files.name}'
+    assert ('neck.weight' in report.unused) == (way == 'backbone')
 
 
-@pytest.mark.parametrize('window', [3, 14])
-def test_other_windows(window, log):
-    model = RegionViT(TINY, window_size=window)
-    report = load_published(model, published())
-    tables = [name for name in model.state_dict() if name.endswith('.bias.table')]
-    assert len(tables) == 5
-    assert sorted(report.resized) == sorted(['stem.regional.weight', *tables])
-    heads, side = 1, 2 * window - 1
-    assert report.resized[tables[0]] == ((heads, 169), (heads, side**2))
-    # Names that differ in numbers alone are one entry.
-    names = 'resized: stem.regional.weight, stages.*.blocks.*.bias.table ('
-    text = log.messages[-1]
-    assert names in text and f'(1, 169) -> (1, {side**2})' in text
-    assert not log.warnings
-    assert set(report.resized) <= set(report.loaded)
-    with torch.no_grad():
-        assert all(m.isfinite().all() for m in model.eval()(torch.randn(1, 3, 90, 61)))
+@pytest.mark.parametrize('convert', [str, lambda path: path], ids=['str', 'path'])
+@every_family
+def test_from_a_file(files, convert, tmp_path):
+    model, path = files.build(), tmp_path / 'published.pth'
+    torch.save(dict(model=files.state()), path)
+    assert load_published(model, convert(path)).source == str(path)
+    assert same(model.state_dict(), files.ours())
 
 
-def test_resized_tables_keep_their_offsets():
-    """A bias that is smooth in the offset, relative to the window, stays the same function."""
-    offsets = torch.arange(-6, 7) / 7
-    grid = torch.outer(torch.cos(2 * offsets), torch.exp(-offsets))
-    # The published order: offset o in row (o + M // 2) mod (2M - 1).
-    order = (torch.arange(-6, 7) + 3) % 13
-    rolled = torch.empty_like(grid)
-    rolled[order[:, None], order] = grid
-    state = published()
-    state['layers.0.block.1.attn.rel_pos'] = rolled.flatten()[None]
-    model = RegionViT(TINY, window_size=14)
-    load_published(model, state)
-    # Pixel centres: offset o of 14 lies where offset o * 13 / 27 of 7 does.
-    wide = torch.arange(-13, 14) * 13 / 27 / 7
-    expected = torch.outer(torch.cos(2 * wide), torch.exp(-wide))
-    found = model.stages[0].blocks[0].bias.table.detach().view(27, 27)
-    # The interpolation repeats the border's values beyond it.
-    assert (found - expected)[4:-4, 4:-4].abs().max() < 0.015 * expected.abs().max()
+@pytest.mark.parametrize('origin', ['state', 'ours'])
+@every_family
+def test_in_any_order(files, origin):
+    """As of files that other tools have sorted, such as keys before queries."""
+    state, last = getattr(files, origin)(), [0, 1]
+    orders = [sorted(state, reverse=reverse) for reverse in last]
+    orders += [sorted(state, key=lambda name: 'fc1.bias' in name, reverse=first) for first in last]
+    for order in orders:
+        model = files.build()
+        load_published(model, {name: state[name] for name in order})
+        assert same(model.state_dict(), files.ours())
 
 
-@pytest.mark.parametrize('window', [14, 28])
-def test_regional_tokens_keep_their_scale(window):
-    """Regional tokens of an image that is enlarged with the window."""
-    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing='ij')
-    channels = [
-        torch.sin(x / 17 + y / 29),
-        torch.cos(y / 13),
-        torch.sin(x / 23) * torch.cos(y / 31),
-    ]
-    image = torch.stack(channels)[None]
-    tokens = []
-    for size in (7, window):
-        model = RegionViT('tiny', window_size=size)
-        load_published(model, golden_weights())
-        scaled = F.interpolate(image, scale_factor=size / 7, mode='bicubic')
-        with torch.no_grad():
-            tokens.append(model.stem(scaled)[1])
-    small, large = tokens
-    assert small.shape == large.shape == (1, 4, 4, 64)
-    assert abs(large.std() / small.std() - 1) < 0.1
-    assert (large - small).std() < 0.1 * small.std()
-
-
-def test_equal_windows_change_nothing():
-    models = [RegionViT(TINY, window_size=w, out_norm=None) for w in (None, 7, [7, 7, 7, 7])]
-    for model in models:
-        assert not load_published(model, published()).resized
-        assert same(model.state_dict(), models[0].state_dict())
-    weight = published()['cls_token.proj.weight']
-    assert torch.equal(models[0].stem.regional.weight, weight)
-
-
-# Without regional tokens.
-
-
-@pytest.mark.parametrize('as_published', [True, False])
-@pytest.mark.parametrize('window', [7, 3, 14])
-def test_without_regional_tokens(window, as_published, log):
-    """All else as with them, at any size of windows."""
-    state = published() if as_published else RegionViT(TINY, out_norm=None).state_dict()
-    whole = RegionViT(TINY, window_size=window, out_norm=None)
-    load_published(whole, state)
-    model = RegionViT(dict(TINY, regional=False), window_size=window, out_norm=None)
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda tensor: torch.full_like(tensor, -1),
+        lambda tensor: torch.ones(3, 5),
+        lambda tensor: torch.tensor(7),
+        lambda tensor: torch.full((2, 2, 2), float('nan')),
+        None,
+    ],
+    ids=['values', 'shape', 'number', 'no integers', 'none at all'],
+)
+@pytest.mark.parametrize('family', ['FocalTransformer', 'RMT', 'VisionLongformer'])
+def test_constants_are_ignored_whatever_they_hold(family, change):
+    """Buffers that the papers' code computes from its options."""
+    files = FAMILIES[family]
+    layout, state, model = files.layout(), files.state(), files.build()
+    constants = [n for n in layout.buffers if n in layout.unread and n not in layout.classifier]
+    assert len(constants) >= 2 * len(model.stages) - 1
+    for name in constants:
+        tensor = state.pop(name)
+        if change:
+            state[name] = change(tensor)
     report = load_published(model, state)
-    gone = [name for name in whole.state_dict() if '.norm0.' in name or '.regional.' in name]
-    assert len(gone) == 5 * 2 + 2
-    assert sorted(report.unused) == sorted(gone + CLASSIFIER * as_published)
-    tables = [name for name in model.state_dict() if name.endswith('.bias.table')]
-    assert list(report.resized) == (tables if window != 7 else [])
-    assert not report.new and not log.warnings
-    kept = {name: tensor for name, tensor in whole.state_dict().items() if name not in gone}
-    assert same(model.state_dict(), kept)
-    assert 'unused: ' in str(report) and 'stages.*.blocks.*.norm0.weight' in str(report)
+    assert same(model.state_dict(), files.ours())
+    assert set(report.unused) == {*layout.unread} - (set() if change else {*constants})
 
 
-def test_what_no_switch_explains_is_refused():
-    model, less = RegionViT(dict(TINY, regional=False)), published()
+@cases(lambda files: {name: name for name in files.other_buffers})
+def test_constants_of_other_options(files, case):
+    """Of the papers' code, such as shifted windows."""
+    model = files.build()
+    report = load_published(model, {**files.state(), case: torch.full((3, 5), float('nan'))})
+    assert same(model.state_dict(), files.ours())
+    assert case in report.unused
+
+
+# What is new, unused or of another size.
+
+
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (1, 3)], ids=str)
+@every_family
+def test_only_output_norms_and_peg_start_new(files, out_indices, log):
+    more = {} if files.name == 'RMT' else dict(peg=True)
+    model = files.build(out_norm='output', out_indices=out_indices, **more)
     before = copy.deepcopy(model.state_dict())
-    del less['layers.1.block.2.norm1.bias']
-    for state, words in (
-        (less, '1 missing .stages.1.blocks.1.norm1.bias'),
-        ({**published(), 'extra.weight': torch.ones(2)}, '1 unexpected .extra.weight'),
-    ):
-        with pytest.raises(ValueError, match=words):
-            load_published(model, state)
-    assert same(model.state_dict(), before)
+    report = load_published(model, files.state())
+    new = [name for name in before if name.startswith('out_norms.') or '.peg.' in name]
+    assert len({name for name in new if name.startswith('out_norms.')}) == 2 * len(out_indices)
+    assert any('.peg.' in name for name in new) == bool(more)
+    assert report.new == new and not log.warnings
+    assert same(model.state_dict(), {**files.ours(), **{name: before[name] for name in new}})
+
+
+def matching(pattern, names):
+    return sorted(name for name in names if re.fullmatch(pattern, name))
+
+
+@cases(lambda files: files.changes)
+def test_models_of_other_options_than_a_file(files, case, log):
+    """All that does not depend on them arrives as it is, of our own files as of published ones."""
+    states = []
+    for origin, unread in ((files.state, files.layout(**case.options).unread), (files.ours, [])):
+        model = files.build(**{**case.options, **case.parts})
+        before = copy.deepcopy(model.state_dict())
+        log.warnings.clear()
+        report = load_published(model, origin(**case.options))
+        check_change(case, report, files.ours(**case.options), before, model.state_dict(), unread)
+        check_warnings(log.warnings, report.new)
+        states.append(model.state_dict())
+    assert same(*states)
+
+
+def check_change(case, report, plain, before, found, unread):
+    """What a file is in a model of its own options, ``plain``, is ``found`` in another one."""
+    gone, new = matching(case.unused, plain), matching(case.new, before)
+    resized = [name for name in matching(case.resized, plain) if name not in gone]
+    for pattern, matched in ((case.unused, gone), (case.new, new), (case.resized, resized)):
+        assert bool(pattern) == bool(matched)
+    assert {*report.unused} == {*gone, *unread}
+    assert sorted(report.new) == new
+    assert sorted(report.resized) == resized
+    kept = {name: tensor for name, tensor in plain.items() if name not in {*gone, *resized}}
+    assert found.keys() == {*kept, *new, *resized}
+    assert same({name: found[name] for name in kept}, kept)
+    assert same({name: found[name] for name in new}, {name: before[name] for name in new})
+    for name in resized:
+        assert report.resized[name] == (plain[name].shape, found[name].shape)
+        assert plain[name].shape != found[name].shape
+
+
+def check_warnings(warnings, new):
+    """One line that names what starts new, by its stage; none where nothing does."""
+    assert len(warnings) == bool(new)
+    for warning in warnings:
+        assert 'a state dict: these start new' in warning and '\n' not in warning
+        for name in new:
+            assert re.sub(r'(?<=\.blocks\.)\d+', '*', name) in warning
+
+
+@cases(lambda files: {n: c for n, c in files.changes.items() if c.resized or c.new})
+def test_models_of_other_options_run(files, case):
+    model = files.build(**{**case.options, **case.parts})
+    load_published(model, files.state(**case.options))
+    with torch.no_grad():
+        maps = model.eval()(image(90, 61, dtype=torch.float32))
+    assert all(m.isfinite().all() for m in maps)
 
 
 # Our own.
 
 
-@pytest.mark.parametrize('wrap', ['plain', 'state_dict', 'backbone', 'ddp', 'file'])
-def test_our_own_reload_exactly(wrap, tmp_path):
-    options = dict(peg=True, window_size=3, out_norm='output')
-    torch.manual_seed(1)
-    saved = RegionViT(TINY, **options)
-    for parameter in saved.parameters():
-        torch.nn.init.normal_(parameter)
-    state = saved.state_dict()
-    if wrap == 'state_dict':
-        state = dict(state_dict=state, meta=dict(epoch=1))
-    elif wrap == 'backbone':
-        state = {f'backbone.{name}': tensor for name, tensor in state.items()}
-        state = dict(state_dict={**state, 'neck.weight': torch.ones(2)}, optimizer={})
-    elif wrap == 'ddp':
-        state = {f'module.{name}': tensor for name, tensor in state.items()}
-    elif wrap == 'file':
-        torch.save(dict(state_dict=state), tmp_path / 'ours.pth')
-        state = tmp_path / 'ours.pth'
-    model = RegionViT(TINY, **options)
+def check_reload(saved, model, state, unused=()):
+    assert not same(model.state_dict(), saved.state_dict())
     report = load_published(model, state)
     assert same(model.state_dict(), saved.state_dict())
-    assert report.kind == 'mmvitbackbones'
-    assert report.unused == (['neck.weight'] if wrap == 'backbone' else [])
+    assert report.kind == 'mmvitbackbones' and report.unused == [*unused]
     assert not report.new and not report.resized
 
 
-def test_our_own_at_another_window():
-    saved, model = RegionViT(TINY), RegionViT(TINY, window_size=14)
-    report = load_published(model, saved.state_dict())
-    assert len(report.resized) == 6 and not report.new
+@cases(lambda files: files.own)
+def test_our_own_reload_exactly(files, case):
+    saved = files.trained(**case)
+    check_reload(saved, files.build(**case), saved.state_dict())
 
 
-def test_any_order_of_tensors():
-    """As of files that other tools have sorted."""
-    for state in (published(), RegionViT(TINY).state_dict()):
-        model, other = RegionViT(TINY), RegionViT(TINY)
-        other.load_state_dict(model.state_dict())
-        load_published(model, state)
-        last, first = (sorted(state, key=lambda n: 'fc1.bias' in n, reverse=r) for r in (0, 1))
-        for order in (sorted(state), last, first):
-            load_published(other, {name: state[name] for name in order})
-            assert same(model.state_dict(), other.state_dict())
+@pytest.mark.parametrize('way', ['state_dict', 'module', 'backbone'])
+@every_family
+def test_every_wrapper_of_our_own_is_taken_off(files, way):
+    saved = files.trained()
+    unused = ['neck.weight'] if way == 'backbone' else []
+    check_reload(saved, files.build(), wrapped(way, saved.state_dict()), unused)
 
 
-# What is new, and what is wrong.
+@every_family
+def test_our_own_from_a_file(files, tmp_path):
+    saved = files.trained()
+    torch.save(dict(state_dict=saved.state_dict()), tmp_path / 'ours.pth')
+    check_reload(saved, files.build(), tmp_path / 'ours.pth')
 
 
-def test_only_output_norms_and_peg_start_new(log):
-    model = RegionViT(TINY, peg=True)
-    before = copy.deepcopy(model.state_dict())
-    report = load_published(model, published())
-    new = [name for name in before if name.startswith('out_norms.') or '.peg.' in name]
-    assert len(new) == 8 + 4
-    assert report.new == new
-    assert all(torch.equal(model.state_dict()[name], before[name]) for name in new)
-    names = 'stages.*.peg.conv.weight, out_norms.*.weight, out_norms.*.bias'
-    assert f'  new: {names}\n' in log.messages[-1]
-    assert not log.warnings
+# The log.
 
 
-def test_report_as_text(log):
-    report = load_published(RegionViT(TINY), {'model': published()})
-    text = str(report)
-    assert text == log.messages[-1]
-    assert text.startswith(f'a state dict: published RegionViT weights, {len(report.loaded)} tens')
-    for name in [*CLASSIFIER, 'layers.*.block.*.proj_cls.*.weight', 'out_norms.*.weight']:
-        assert text.count(name) == 1
-    assert len(text) < 400
-    assert 'resized' not in text
-    model = RegionViT(TINY)
+@every_family
+def test_the_report_in_the_log(files, log):
+    """Short, as tensors whose names differ in numbers are one entry."""
+    options, parts, text = files.report
+    model = files.build(**{**options, **parts})
+    log.messages.clear()
+    report = load_published(model, files.state(**options))
+    assert str(report) == log.messages[0] == text
+
+
+@every_family
+def test_the_report_of_our_own(files, log):
+    model = files.build(out_norm='output')
+    log.messages.clear()
     report = load_published(model, model.state_dict())
-    assert (
-        str(report) == f'a state dict: mmvitbackbones weights, {len(report.loaded)} tensors loaded'
-    )
+    count = len(model.state_dict())
+    assert str(report) == f'a state dict: mmvitbackbones weights, {count} tensors loaded'
+    assert log.messages == [str(report)]
 
 
-def wrong_weights():
-    def drop(name):
-        state = published()
-        del state[name]
-        return state
+# What is wrong.
 
-    def change(name, tensor):
-        return {**published(), name: tensor}
 
-    deeper = dict(TINY, depths=[1, 2, 2, 1])
-    wider = dict(TINY, dims=[8, 16, 32, 32])
-    more_heads = dict(TINY, heads=[2, 2, 2, 4])
+def check_refusal(model, state, words):
+    """A ValueError with all these words, or one of a tuple; the model is as it was."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError) as error:
+        load_published(model, state)
+    for word in ['a state dict', *words]:
+        one_of = word if isinstance(word, tuple) else (word,)
+        assert any(word in str(error.value) for word in one_of), str(error.value)
+    assert same(model.state_dict(), before)
+
+
+@pytest.fixture(scope='module')
+def untouched():
+    """Models that no file changes are built once."""
+    made = {}
+
+    def build(files, **options):
+        key = files.name, repr(options)
+        if key not in made:
+            made[key] = files.build(**options)
+        return made[key]
+
+    return build
+
+
+def odd_of_any_family(files):
+    """What no family takes."""
+    depths, dims = (str(files.arch[key])[1:-1] for key in ('depths', 'dims'))
+    deeper = dict(files.arch, depths=[1, 2, 4, 1])
+    wider = dict(files.arch, dims=[8, 16, 32, 32])
+    neither = [f'neither published {files.name} weights nor our own']
     swin = {
         'patch_embed.proj.weight': torch.ones(8, 3, 4, 4),
         'layers.0.blocks.0.attn.relative_position_bias_table': torch.ones(169, 1),
     }
-    tied = 'layers.2.block.0.proj_cls.2.bias'
-    ours = RegionViT(TINY, peg=True).state_dict()
-    yield 'missing', drop('layers.1.block.2.mlp.fc1.bias'), ['1 missing', 'blocks.1.ffn.fc1.bias']
-    yield 'stem missing', drop('patch_embed.proj.0.weight'), ['1 missing', 'stem.local.0.weight']
-    yield 'unexpected', change('extra.weight', torch.ones(2)), ['1 unexpected', 'extra.weight']
-    yield 'shape', change('patch_embed.proj.6.bias', torch.ones(9)), ['stem.local.6.bias', '(9,)']
-    yield 'depth', published(deeper), ['depths 1, 2, 2, 1', 'depths 1, 2, 1, 1', 'arch']
-    yield 'width', published(wider), ['channels 8, 16, 32, 32', 'channels 8, 16, 16, 32', 'arch']
-    yield 'heads', published(more_heads), ['stages.0.blocks.0.bias.table', '(2, 169)', '(1, 169)']
-    yield 'family', swin, ['neither published RegionViT', 'patch_embed.proj.weight', '2 tensors']
-    yield 'classifier only', {'head.weight': torch.ones(2, 2)}, ['neither', 'head.weight']
-    yield 'empty', {}, ['no tensor at all']
-    yield 'no tensors', dict(state_dict=dict(epoch=3)), ['no tensor at all']
-    yield 'tied differ', change(tied, torch.ones(16)), [tied, 'proj.2.bias', 'tied']
-    yield 'twin missing', drop(tied.replace('_cls', '')), [tied, 'tied']
-    yield 'peg', published(peg=True), ['4 unexpected', 'stages.0.peg', 'set peg=True']
-    yield 'our peg', ours, ['4 unexpected', 'stages.0.peg', 'set peg=True']
-    tall = torch.ones(8, 3, 14, 28)
-    yield 'projection', change('cls_token.proj.weight', tall), ['stem.regional.weight', '14, 28']
-    our_table = {**RegionViT(TINY).state_dict(), 'stages.0.blocks.0.bias.table': torch.ones(1, 168)}
-    yield 'our table', our_table, ['stages.0.blocks.0.bias.table', '168']
-    locals_only = RegionViT(dict(TINY, regional=False)).state_dict()
-    yield 'no regions', locals_only, ['12 missing', 'stem.regional', 'set regional=False in arch']
-    yield 'table', change('layers.0.block.1.attn.rel_pos', torch.ones(1, 168)), ['rel_pos', '168']
+    classifier = files.layout().classifier
+    ours = [f'the model has depths {depths} and channels {dims}', 'Set arch']
+    return {
+        'extra': Odd(lambda: files.changed('extra.weight', 2), ['1 unexpected', 'extra.weight']),
+        'our extra': Odd(
+            lambda: {**files.ours(), 'extra.weight': torch.ones(2)},
+            ['1 unexpected', 'extra.weight'],
+        ),
+        'deeper': Odd(lambda: files.state(arch=deeper), ['it has depths 1, 2, 4, 1', *ours]),
+        'our deeper': Odd(lambda: files.ours(arch=deeper), ['it has depths 1, 2, 4, 1', *ours]),
+        'wider': Odd(lambda: files.state(arch=wider), ['channels 8, 16, 32, 32', *ours]),
+        'swin': Odd(lambda: swin, [*neither, 'patch_embed.proj.weight', '2 tensors']),
+        'classifier': Odd(
+            lambda: {name: torch.ones(1) for name in classifier},
+            [*neither, classifier[0], f'{len(classifier)} tensors'],
+        ),
+        'empty': Odd(dict, ['no tensor at all']),
+        'no tensors': Odd(lambda: dict(state_dict=dict(epoch=3)), ['no tensor at all']),
+        'shape': Odd(
+            lambda: files.changed(files.layout().places['stages.2.blocks.0.ffn.fc2.bias'][0], 9),
+            ['stages.2.blocks.0.ffn.fc2.bias', '(9,)', '(16,)'],
+        ),
+        'our norms': Odd(
+            lambda: files.build(out_norm='output').state_dict(), ['8 unexpected', 'set out_norm']
+        ),
+    }
 
 
-@pytest.mark.parametrize(
-    'name, state, words', list(wrong_weights()), ids=lambda v: v if isinstance(v, str) else ''
-)
-def test_wrong_weights_change_nothing(name, state, words):
-    model = RegionViT(TINY)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError) as error:
-        load_published(model, state)
-    for word in words:
-        assert word in str(error.value), str(error.value)
-    assert same(model.state_dict(), before)
+@cases(lambda files: {**odd_of_any_family(files), **files.odd()})
+def test_wrong_weights_change_nothing(files, case, untouched):
+    check_refusal(untouched(files, **case.options), case.state(), case.words)
 
 
-def test_output_norms_without_a_place():
-    model = RegionViT(TINY, out_norm=None)
-    with pytest.raises(ValueError, match='set out_norm.*8 unexpected'):
-        load_published(model, RegionViT(TINY).state_dict())
+@pytest.mark.parametrize('family', ['RegionViT', 'FocalTransformer', 'VisionLongformer'])
+def test_peg_without_a_place(family):
+    files = FAMILIES[family]
+    ours = files.build(peg=True).state_dict()
+    words = ['4 unexpected', 'stages.0.peg', 'set peg=True']
+    check_refusal(files.build(), ours, words)
 
 
-def test_the_message_names_the_file(tmp_path):
-    path = tmp_path / 'RegionViT-X.pth'
-    torch.save({'model': published(dict(TINY, depths=[1, 1, 1, 1]))}, path)
-    with pytest.raises(ValueError, match='RegionViT-X.pth is of another arch'):
-        load_published(RegionViT(TINY), path)
+def lacking(files, ours, **options):
+    """A file without what a tensor of ours is made of, and how many of ours it then lacks."""
+    layout = files.layout(**options)
+    gone = {*layout.places[ours]}
+    copies = [twin for twin, first in layout.tied.items() if first in gone]
+    count = sum(not gone.isdisjoint(sources) for sources in layout.places.values())
+    return files.without(*gone, *copies, **options), count
+
+
+@cases(lambda files: {name: name for name in files.needed})
+def test_a_missing_tensor_is_an_error(files, case, untouched):
+    state, count = lacking(files, case)
+    check_refusal(untouched(files), state, [f'{count} missing', case])
+
+
+@cases(lambda files: {n: c for n, c in files.changes.items() if c.unused or c.new})
+def test_what_no_switch_explains_is_refused(files, case):
+    """A tensor that is missing elsewhere, or that is not of the part that is switched off."""
+    model = files.build(**{**case.options, **case.parts})
+    state = {**files.state(**case.options), 'extra.weight': torch.ones(2)}
+    check_refusal(model, state, ['1 unexpected', 'extra.weight'])
+    name = 'stages.1.blocks.1.norm1.bias'
+    state, _ = lacking(files, name, **case.options)
+    check_refusal(model, state, [f'1 missing ({name})'])
+
+
+@pytest.mark.parametrize('family, other', itertools.permutations(FAMILIES, 2))
+def test_weights_of_another_family(family, other, untouched):
+    files, other = FAMILIES[family], FAMILIES[other]
+    model = untouched(files, out_norm='output')
+    for options in other.variants.values():
+        words = [f'a state dict holds {other.name} weights, the model is {files.name}']
+        check_refusal(model, other.state(**options), words)
+    words = [('are they of the same family', 'is of another arch', 'does not fit the model')]
+    check_refusal(model, untouched(other, out_norm='output').state_dict(), words)
+
+
+@pytest.mark.parametrize('wrong', ['arch', 'conversion'])
+@every_family
+def test_the_message_names_the_file(files, wrong, tmp_path):
+    odd = files.odd()[files.unconvertible]
+    if wrong == 'arch':
+        arch = dict(files.arch, depths=[1, 1, 1, 1])
+        odd = Odd(lambda: files.state(arch=arch), ['is of another arch'])
+    torch.save(dict(model=odd.state()), tmp_path / 'odd.pth')
+    with pytest.raises(ValueError, match=rf'odd\.pth.*{re.escape(odd.words[0])}'):
+        load_published(files.build(), tmp_path / 'odd.pth')
 
 
 # Through mmengine.
 
 
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / 'RegionViT-T.pth'
-    torch.save({'model': published()}, path)
-    return str(path)
-
-
-@pytest.fixture
-def expected():
-    model = RegionViT(TINY)
-    load_published(model, published())
-    return model.state_dict()
-
-
 @pytest.mark.parametrize('as_list', [False, True])
-def test_init_cfg(file, expected, log, as_list):
-    init_cfg = dict(type='Pretrained', checkpoint=file)
-    model = RegionViT(TINY, init_cfg=[init_cfg] if as_list else init_cfg)
+@every_family
+def test_init_cfg(files, as_list, tmp_path, log):
+    torch.save(dict(model=files.state()), tmp_path / 'published.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'published.pth'))
+    model = files.build(init_cfg=[init_cfg] if as_list else init_cfg)
     model.init_weights()
-    assert same(model.state_dict(), expected)
-    assert model.is_init
-    assert 'unused: norm.weight, norm.bias, head.weight, head.bias' in log.messages[-1]
+    assert same(model.state_dict(), files.ours()) and model.is_init
+    assert f'published.pth: published {files.name} weights' in log.messages[-1]
 
 
 @pytest.mark.parametrize(
     'more', [dict(prefix='backbone.'), dict(map_location='cpu'), [dict(type='Constant', val=0)]]
 )
-def test_init_cfg_with_more(file, more):
-    init_cfg = dict(type='Pretrained', checkpoint=file)
+@every_family
+def test_init_cfg_with_more(files, more, tmp_path):
+    torch.save(dict(model=files.state()), tmp_path / 'published.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'published.pth'))
     init_cfg = [init_cfg, *more] if isinstance(more, list) else {**init_cfg, **more}
     with pytest.raises(ValueError, match="init_cfg of type 'Pretrained' takes 'checkpoint'"):
-        RegionViT(TINY, init_cfg=init_cfg).init_weights()
+        files.build(init_cfg=init_cfg).init_weights()
 
 
-def test_init_cfg_of_other_types():
-    model = RegionViT(TINY, init_cfg=dict(type='Constant', layer='Linear', val=0.5, bias=0.25))
+@every_family
+def test_init_cfg_of_other_types(files):
+    model = files.build(init_cfg=dict(type='Constant', layer='Linear', val=0.5, bias=0.25))
     model.init_weights()
-    assert (model.stages[0].blocks[0].attn.qkv.weight == 0.5).all()
-    assert (model.stages[0].blocks[0].attn.qkv.bias == 0.25).all()
+    assert (model.stages[0].blocks[0].ffn.fc1.weight == 0.5).all()
+    assert (model.stages[0].blocks[0].ffn.fc1.bias == 0.25).all()
 
 
-def test_init_cfg_without_a_file(tmp_path):
-    missing = str(tmp_path / 'RegionViT-S.pth')
-    model = RegionViT(TINY, init_cfg=dict(type='Pretrained', checkpoint=missing))
-    with pytest.raises(FileNotFoundError, match='RegionViT-S.pth'):
-        model.init_weights()
+@every_family
+def test_init_cfg_without_a_file(files, tmp_path):
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'missing.pth'))
+    with pytest.raises(FileNotFoundError, match='missing.pth'):
+        files.build(init_cfg=init_cfg).init_weights()
 
 
-def test_in_a_detector(file, expected):
-    """Built and initialised as a Runner does it."""
+def detector(files, path):
+    """A RetinaNet with a tiny backbone, built and initialised as a Runner does it."""
     cfg = Config.fromfile('configs/retinanet_regionvit_s_1x.py').model
-    cfg.backbone.arch = TINY
-    cfg.backbone.init_cfg.checkpoint = file
-    cfg.neck.update(in_channels=TINY['dims'], out_channels=8)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    cfg.backbone = dict(
+        type=files.backbone.__name__, arch=files.arch, init_cfg=init_cfg, **files.options
+    )
+    cfg.neck.update(in_channels=files.arch['dims'], out_channels=8)
     cfg.bbox_head.update(num_classes=2, in_channels=8, feat_channels=8)
     with DefaultScope.overwrite_default_scope('mmdet'):
         from mmdet.registry import MODELS
         from mmdet.utils import register_all_modules
 
         register_all_modules(init_default_scope=False)
-        detector = MODELS.build(cfg)
-        detector.init_weights()
-    assert same(detector.backbone.state_dict(), expected)
+        model = MODELS.build(cfg)
+        model.init_weights()
+    return model
+
+
+def test_in_a_detector(tmp_path):
+    """Saved, and its backbone loaded again; all families in one, as mmdet takes long to import."""
+    for files in FAMILIES.values():
+        path, expected = tmp_path / 'published.pth', files.build(out_norm='output')
+        torch.save(dict(model=files.state()), path)
+        norms = {n: t for n, t in expected.state_dict().items() if n.startswith('out_norms.')}
+        trained = detector(files, path)
+        assert same(trained.backbone.state_dict(), {**files.ours(), **norms})
+        torch.save(dict(state_dict=trained.state_dict(), meta={}), path)
+        report = load_published(expected, path)
+        assert same(expected.state_dict(), trained.backbone.state_dict())
+        assert report.kind == 'mmvitbackbones' and not report.new
+        others = [n for n in trained.state_dict() if not n.startswith('backbone.')]
+        assert others and report.unused == others
     with pytest.raises(TypeError, match='RMT, ViL.*or an .*, got RetinaNet.*its .backbone'):
-        load_published(detector, file)
-    state = {'state_dict': detector.state_dict()}
-    report = load_published(RegionViT(TINY), state)
-    assert report.kind == 'mmvitbackbones' and len(report.loaded) == len(expected)
+        load_published(trained, path)

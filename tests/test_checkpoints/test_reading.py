@@ -249,7 +249,7 @@ def site(tmp_path, monkeypatch):
 
     handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield folder, f'http://127.0.0.1:{server.server_port}', requests
         server.shutdown()
