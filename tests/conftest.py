@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -7,3 +8,12 @@ from pathlib import Path
 # Before torch loads: idle threads must not spin on cores that worker processes need.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 sys.path.insert(0, str(Path(__file__).parent))
+
+from mmengine.config import config, utils
+
+# For every file of a toolbox that a config is based on, mmengine looks for the toolbox and reads
+# all of its metafiles, which takes most of the time of reading a config: once is enough here.
+config.is_installed = functools.cache(config.is_installed)
+utils.load = functools.cache(utils.load)
+# A run prints and saves its config several times: laying that text out takes most of a short run.
+config.FormatCode = lambda text, **_: (text, True)
