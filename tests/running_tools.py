@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import logging
 import subprocess
 import sys
 from collections import OrderedDict
@@ -59,11 +60,13 @@ def succeed(*arguments, how=run, **kwargs):
 def own_instances():
     """A Runner's logger, and the like, become those of the process: not beyond this context."""
     before = {kind: kind._instance_dict for kind in managed(ManagerMixin)}
+    disabled = logging.root.manager.disable
     for kind in before:
         kind._instance_dict = OrderedDict()
     try:
         yield
     finally:
+        logging.disable(disabled)
         for kind in managed(ManagerMixin):
             kind._instance_dict = before.get(kind, OrderedDict())
 

@@ -71,10 +71,12 @@ def test_training_evaluates(trained):
 
 def test_resume_goes_on_where_it_stopped(trained, tmp_path):
     """It needs no published weights, for the checkpoint holds all."""
-    config, folder, _ = trained
-    absent = [f'model.backbone.init_cfg.{x}' for x in ('type=Pretrained', 'checkpoint=absent')]
+    base, folder, _ = trained
+    config = tmp_path / 'pretrained.py'
+    weights = "dict(_delete_=True, type='Pretrained', checkpoint='other')"
+    config.write_text(f"_base_ = '{base}'\nmodel = dict(backbone=dict(init_cfg={weights}))")
     more = [*FEW_SCENES, 'train_cfg.max_iters=3', 'default_hooks.checkpoint.interval=3']
-    more += [*absent, *without_workers('train', 'val')]
+    more += ['model.backbone.init_cfg.checkpoint=absent', *without_workers('train', 'val')]
     arguments = ('train', config, '--demo', '--work-dir', tmp_path)
     done = run(*arguments, options=more)
     assert done.returncode == 2 and "no checkpoint 'absent'" in done.stderr
