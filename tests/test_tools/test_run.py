@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('mmdet')
 
+from narrow_configs import narrow_config
 from running_tools import ROOT, run, run_process, succeed, without_workers
 
 NARROW = """
@@ -35,13 +36,6 @@ model = dict(
 DIMS = [16, 16, 32, 32]
 NARROW_PLAIN = f"""
         arch=dict(_delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
-        init_cfg=None,
-"""
-NARROW_RMT = f"""
-        arch=dict(
-            _delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1],
-            mlp_ratios=[3, 3, 3, 3], decay_range=[(2, 6), (2, 6), (2, 8), (2, 8)],
-        ),
         init_cfg=None,
 """
 FEW_SCENES = ['val_dataloader.dataset.indices=4', 'test_dataloader.dataset.indices=4']
@@ -250,24 +244,14 @@ def coco(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    'name',
-    [
-        *('retinanet_regionvit_s_1x', 'maskrcnn_rmt_s_3x'),
-        pytest.param('maskrcnn_regionvit_s_1x', marks=pytest.mark.sweep),
-    ],
+    'name', ['maskrcnn_regionvit_s_1x', 'retinanet_regionvit_s_1x', 'maskrcnn_rmt_s_3x']
 )
 def test_coco_through_the_unmodified_pipelines(coco, name, tmp_path):
-    """One epoch and an evaluation; the backbone is narrower, and every box of a few counts."""
-    masks = 'maskrcnn' in name
-    narrow = NARROW if 'regionvit' in name else NARROW_RMT
-    threshold = 'rpn=dict(max_per_img=50), rcnn=dict(score_thr=0.0)' if masks else 'score_thr=0.0'
-    config = tmp_path / 'narrow.py'
-    config.write_text(
-        f"_base_ = '{ROOT}/configs/{name}.py'\n"
-        f'model = dict(backbone=dict({narrow}), neck=dict(in_channels={DIMS}),\n'
-        f'             test_cfg=dict({threshold}))\n'
-        'train_cfg = dict(max_epochs=1)\n'
-    )
+    """One epoch and an evaluation; the model is narrower, and every box of a few counts."""
+    masks, config = 'maskrcnn' in name, tmp_path / 'narrow.py'
+    few = {'rpn.max_per_img': 50, 'rcnn.score_thr': 0.0} if masks else {'score_thr': 0.0}
+    few = {f'model.test_cfg.{key}': value for key, value in few.items()}
+    narrow_config(name, {**few, 'train_cfg.max_epochs': 1}).dump(config)
     arguments = ('train', config, '--data-root', coco, '--work-dir', tmp_path)
     options = ['default_hooks.logger.interval=1', *without_workers('train', 'val')]
     log = succeed(*arguments, options=options)
