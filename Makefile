@@ -11,7 +11,7 @@ OUT := work_dirs/demo
 CORES ?= $(shell c=$$(nproc 2>/dev/null || echo 2); [ $$c -gt 8 ] && echo 8 || echo $$c)
 PYTEST := -m pytest -n $(CORES) --dist worksteal
 # What needs mmcv-lite, mmengine and torch alone runs on the oldest of them, too.
-OLDEST_PYTHON ?= python3.9
+OLDEST_PYTHON ?= python3.10
 OLDEST := .venv-oldest
 CORE_TESTS := tests/test_ops tests/test_layers tests/test_backbones tests/test_checkpoints
 

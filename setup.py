@@ -39,7 +39,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
-    python_requires='>=3.9',
+    python_requires='>=3.10',
     # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".
     install_requires=['torch>=2.5', 'mmengine>=0.10,<1'],
     extras_require={

@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import functools
 import gc
 import os
 import sys
@@ -10,6 +11,15 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 if 'PYTEST_XDIST_WORKER' in os.environ:  # as many processes as cores
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(Path(__file__).parent))
+
+from mmengine.config import config, utils
+
+# For every file of a toolbox that a config is based on, mmengine looks for the toolbox and reads
+# all of its metafiles, which takes most of the time of reading a config: once is enough here.
+config.is_installed = functools.cache(config.is_installed)
+utils.load = functools.cache(utils.load)
+# A run prints and saves its config several times: laying that text out takes most of a short run.
+config.FormatCode = lambda text, **_: (text, True)
 
 
 def pytest_collection_finish():

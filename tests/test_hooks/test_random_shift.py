@@ -1,16 +1,15 @@
 """Random shifts in the first part of a training, in mmengine's Runner."""
 
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
+from running_tools import own_instances
 from torch import nn
 
 from mmvitbackbones import RandomShiftHook, VisionLongformer
@@ -18,10 +17,9 @@ from mmvitbackbones.backbones.vision_longformer import VisionLongformerAttention
 
 
 @pytest.fixture(autouse=True)
-def instances(monkeypatch):
-    """A Runner's logger, and the like, become those of the process: not beyond a test."""
-    for kind in (MMLogger, MessageHub, Visualizer, DefaultScope):
-        monkeypatch.setattr(kind, '_instance_dict', OrderedDict())
+def instances():
+    with own_instances():
+        yield
 
 
 class Images(torch.utils.data.Dataset):

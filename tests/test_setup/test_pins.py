@@ -43,7 +43,7 @@ def test_every_declared_dependency_is_pinned_within_its_range(pins, distribution
 def test_light_install_asks_for_torch_and_mmengine_only(distribution):
     names = {Requirement(line).name for line in distribution.install_requires}
     assert names == {'torch', 'mmengine'}
-    assert distribution.python_requires == '>=3.9'
+    assert distribution.python_requires == '>=3.10'
 
 
 def test_all_is_the_union_of_the_toolbox_extras(distribution):

@@ -103,49 +103,55 @@ def test_wheel_and_sdist_hold_nothing_of_the_repositorys_other_folders(dist):
     assert tops.isdisjoint({'tests', 'tools', 'data', 'docs'})
 
 
-def test_installed_configs_are_the_checkouts_and_build(environment, mim):
+@pytest.fixture(scope='module')
+def found(environment):
+    """Configs, models that are built from them, and OpenMMLab's list of them in the environment."""
     for toolbox in ('mmdet', 'mmseg'):
         pytest.importorskip(toolbox)
     printed = environment(
         f"""
         import json
+
+        import torch
+        from mmengine.config.utils import MODULE2PACKAGE
+        from mmengine.infer import BaseInferencer
         from mmengine.registry import MODELS, init_default_scope
+
         import mmvitbackbones
 
+        modules, files, configs = [], [], []
         for name in {[name for name, _ in TOOLBOXES.values()]}:
             cfg = mmvitbackbones.get_config(name)
             init_default_scope(cfg.default_scope)
-            content = repr(cfg.to_dict())  # before building, which adds to it
-            backbone = MODELS.build(cfg.model).backbone
-            print(json.dumps([backbone.__module__, cfg.filename, content]))
-        """,
-        site.getsitepackages(),
-    )
-    built = [json.loads(line) for line in printed.splitlines() if line.startswith('[')]
-    modules, files, configs = zip(*built)
-    names = [name for name, _ in TOOLBOXES.values()]
-    assert modules == ('mmvitbackbones.backbones.regionvit', 'mmvitbackbones.backbones.rmt')
-    assert [Path(file) for file in files] == [mim / 'configs' / f'{name}.py' for name in names]
-    assert list(configs) == [repr(get_config(name).to_dict()) for name in names]
-
-
-def test_openmmlabs_reader_lists_every_config(environment, mim):
-    printed = environment(
-        """
-        from mmengine.config.utils import MODULE2PACKAGE
-        from mmengine.infer import BaseInferencer
-
+            files.append(cfg.filename)
+            configs.append(repr(cfg.to_dict()))  # before building, which adds to it
+            with torch.device('meta'):
+                modules.append(MODELS.build(cfg.model).backbone.__module__)
         MODULE2PACKAGE['mmvitbackbones'] = 'mmvitbackbones'
-        print(BaseInferencer._get_repo_or_mim_dir('mmvitbackbones'))
-        print('\\n'.join(BaseInferencer.list_models('mmvitbackbones')))
+        folder = BaseInferencer._get_repo_or_mim_dir('mmvitbackbones')
+        listed = BaseInferencer.list_models('mmvitbackbones')
+        found = dict(modules=modules, files=files, configs=configs, folder=folder, listed=listed)
+        print('found', json.dumps(found))
         """,
         site.getsitepackages(),
     )
-    lines = set(printed.splitlines())
+    (line,) = (line for line in printed.splitlines() if line.startswith('found '))
+    return json.loads(line.partition(' ')[2])
+
+
+def test_installed_configs_are_the_checkouts_and_build(found, mim):
+    names = [name for name, _ in TOOLBOXES.values()]
+    modules = ['mmvitbackbones.backbones.regionvit', 'mmvitbackbones.backbones.rmt']
+    assert found['modules'] == modules
+    assert found['files'] == [str(mim / 'configs' / f'{name}.py') for name in names]
+    assert found['configs'] == [repr(get_config(name).to_dict()) for name in names]
+
+
+def test_openmmlabs_reader_lists_every_config(found, mim):
     configs = {path.stem for path in (mim / 'configs').glob('*.py')}
-    assert {name for name in configs | {str(mim)} if name not in lines} == {
-        name for name in configs if name.startswith('demo_')
-    }
+    demos = {name for name in configs if name.startswith('demo_')}
+    assert found['folder'] == str(mim)
+    assert configs - {*found['listed']} == demos
 
 
 def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):

@@ -10,7 +10,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
 from mmengine.config import Config
-from running_tools import ROOT, load
+from running_tools import ROOT, load, own_instances
 
 from mmvitbackbones.running import check_data
 
@@ -31,7 +31,7 @@ def tool(monkeypatch, capsys, tmp_path):
         arguments = [str(ROOT / a) if str(a).startswith('configs/') else str(a) for a in arguments]
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *arguments])
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as stopped:
+        with own_instances(), pytest.raises(SystemExit) as stopped:
             main()
         return stopped.value.code, capsys.readouterr().err
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running_tools import own_instances
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 SPEC = importlib.util.spec_from_file_location('benchmark', TOOL)
@@ -28,22 +30,30 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def run_tool(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(TOOL), '--device', 'cpu', '--threads', '1', *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def run_here(*arguments: str) -> None:
+    with own_instances():  # no toolbox is the default one
+        benchmark.main([*arguments, '--device', 'cpu', '--threads', '1'])
 
 
-def test_against_a_rival_in_one_run(tmp_path):
+def held(*job: object, **environment: str) -> int:
+    """What ``peak_memory`` asks a fresh process for."""
+    command = [sys.executable, str(TOOL), '--peak-of', repr(job)]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.strip().rpartition('\n')[2])['held']
+
+
+def test_against_a_rival_in_one_run(tmp_path, capsys):
     pytest.importorskip('mmdet')
     path = tmp_path / 'result.json'
-    done = run_tool(
+    run_here(
         *('RegionViT', '--arch', 'tiny', '--cfg-options', 'drop_path_rate=0.1'),
         *('--vs', 'mmdet.SwinTransformer', '--vs-options', *TINY_SWIN),
         *('--shape', '32', '40', '--shape', '64', '32', '--repeats', '3', '--warmup', '1'),
         *('--no-memory', '--json', str(path)),
     )
-    assert done.returncode == 0, done.stderr
-    assert '32 x 40' in done.stdout and 'ours / rival' in done.stdout
+    printed = capsys.readouterr().out
+    assert '32 x 40' in printed and 'ours / rival' in printed
     written = json.loads(path.read_text())
     assert written['settings']['torch'] == torch.__version__
     assert written['settings']['omp_wait_policy'] == 'PASSIVE'
@@ -66,10 +76,8 @@ def test_against_a_rival_in_one_run(tmp_path):
 
 def test_memory_counts_weights_gradients_and_batch(tmp_path):
     path = tmp_path / 'result.json'
-    arguments = (
-        'RegionViT --arch tiny --shape 96 96 --repeats 1 --warmup 1 --device cpu --threads 1'
-    )
-    benchmark.main([*arguments.split(), '--json', str(path)])
+    arguments = 'RegionViT --arch tiny --shape 96 96 --repeats 1 --warmup 1'
+    run_here(*arguments.split(), '--json', str(path))
     (result,) = json.loads(path.read_text())['results']
     assert result['ratios'] == {}
     ours = result['models']['ours']
@@ -79,9 +87,10 @@ def test_memory_counts_weights_gradients_and_batch(tmp_path):
     assert train['live'] > 2 * weights  # parameters and gradients
     assert forward['held'] < forward['process'] and train['held'] < train['process']
 
-    batch = benchmark.peak_memory(ours['config'], (96, 96), 'forward', {**SETTINGS, 'batch': 17})
+    settings = {**SETTINGS, 'batch': 17}
+    batch = held(ours['config'], (96, 96), 'forward', settings, **benchmark.NO_HOLES)
     inputs = 16 * 3 * 96 * 96 * 4
-    assert batch['live'] > forward['live'] + 2 * inputs
+    assert batch > forward['live'] + 2 * inputs
 
 
 def test_spread_is_the_interquartile_range_over_the_median():
@@ -121,25 +130,20 @@ def test_types_and_modes(dtype):
 def test_classifier(tmp_path):
     pytest.importorskip('mmpretrain')
     path = tmp_path / 'result.json'
-    done = run_tool(
+    run_here(
         *('cls_vil_t_in1k', '--cfg-options', 'backbone.drop_path_rate=0.0', 'head.num_classes=7'),
         *('--vs', 'VisionLongformer', '--vs-options', 'arch=tiny', 'position=ape'),
         *('--shape', '64', '64', '--repeats', '1', '--warmup', '1', '--no-memory'),
         *('--json', str(path)),
     )
-    assert done.returncode == 0, done.stderr
     (result,) = json.loads(path.read_text())['results']
     ours, rival = result['models']['ours'], result['models']['rival']
     # Four output norms less, a norm and a head of 384 channels more.
     more = 2 * 384 + 7 * 384 + 7 - 2 * (48 + 96 + 192 + 384)
     assert ours['parameters'] - rival['parameters'] == more
     assert ours['config']['backbone']['drop_path_rate'] == 0.0
-    job = repr((ours['config'], (64, 64), 'train', SETTINGS))
-    process = subprocess.run(
-        [sys.executable, str(TOOL), '--peak-of', job], capture_output=True, text=True
-    )
-    peak = json.loads(process.stdout.strip().rpartition('\n')[2])
-    assert peak['held'] > 2 * 4 * ours['parameters']  # weights and gradients
+    peak = held(ours['config'], (64, 64), 'train', SETTINGS)
+    assert peak > 2 * 4 * ours['parameters']  # weights and gradients
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,7 @@ def test_classifier(tmp_path):
 )
 def test_bad_input_ends_in_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        benchmark.main([*arguments, '--device', 'cpu', '--threads', '1'])
+        run_here(*arguments)
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
@@ -171,7 +175,8 @@ def test_unknown_rival_names_those_that_exist():
 
 
 def test_bad_name_from_the_shell_has_no_traceback():
-    done = run_tool('NoSuchBackbone')
+    command = [sys.executable, str(TOOL), 'NoSuchBackbone', '--device', 'cpu']
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip().rpartition('\n')[2].startswith('benchmark.py: error: no backbone')
     assert 'Traceback' not in done.stderr

@@ -1,7 +1,5 @@
 """Counting by the tool, and the comparison with what is published."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -9,32 +7,17 @@ from torch import nn
 pytest.importorskip('mmdet')
 
 from narrow_configs import narrow_config
-from running_tools import ROOT, load
+from running_tools import ROOT, run
 
 from mmvitbackbones.zoo import Row
 from mmvitbackbones.zoo.audit import disagreements
 from mmvitbackbones.zoo.complexity import _count, _plain_deformable_convolutions
 
 
-@pytest.fixture(scope='module')
-def tool():
-    return load('complexity').main
-
-
-@pytest.fixture
-def run(tool, monkeypatch, capsys):
+def count(*arguments):
     """Run the tool: its exit status, what it prints, and its errors."""
-
-    def run_tool(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['complexity.py', *map(str, arguments)])
-        status = 0
-        try:
-            tool()
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
-
-    return run_tool
+    done = run('complexity', *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -81,14 +64,14 @@ def test_products_are_told_apart():
     assert counted[:3] == (0, 2 * 5 * 7 * 3 / 1e9, 2 * 5 * 7 * 3 / 1e9)
 
 
-def test_shows_a_config_of_ones_own(run, tmp_path):
+def test_shows_a_config_of_ones_own(tmp_path):
     path = tmp_path / 'mine.py'
     narrow_config('htc_rmt_s_1x').dump(path)
-    status, _, error = run(path)
+    status, _, error = count(path)
     assert status == 2 and 'give --shape HEIGHT WIDTH' in error
     totals = []
     for options in ([], ['--boxes', 10], ['--boxes', 10, '--masks', 0]):
-        status, out, _ = run(path, '--shape', 64, 96, *options)
+        status, out, _ = count(path, '--shape', 64, 96, *options)
         assert status == 0 and 'mine at 64 x 96, 1' in out
         lines = {line.split()[0]: line.split() for line in out.splitlines()}
         totals.append(float(lines['model'][3]))
@@ -97,15 +80,15 @@ def test_shows_a_config_of_ones_own(run, tmp_path):
     assert totals == sorted(totals, reverse=True) and len(set(totals)) == 3
 
 
-def test_check_reads_the_file_that_is_named(run, tmp_path):
-    status, out, _ = run('--check', 'maskrcnn_vil_t_1x', ROOT / 'configs/retinanet_rmt_t_1x.py')
+def test_check_reads_the_file_that_is_named(tmp_path):
+    status, out, _ = count('--check', 'maskrcnn_vil_t_1x', ROOT / 'configs/retinanet_rmt_t_1x.py')
     assert status == 0 and out.count(': fits ') == 2 and '2 fit what is published' in out
     path = tmp_path / 'retinanet_rmt_t_1x.py'
     path.write_text(
         f"_base_ = '{ROOT}/configs/retinanet_rmt_t_1x.py'\n"
         'model = dict(bbox_head=dict(stacked_convs=3))\n'
     )
-    status, out, _ = run('--check', path)
+    status, out, _ = count('--check', path)
     assert status == 1 and 'retinanet_rmt_t_1x: 21.84 M' in out and '1 errors' in out
 
 
@@ -121,6 +104,6 @@ def test_check_reads_the_file_that_is_named(run, tmp_path):
         ([], 'name at least one config'),
     ],
 )
-def test_bad_input(run, arguments, message):
-    status, _, error = run(*arguments)
+def test_bad_input(arguments, message):
+    status, _, error = count(*arguments)
     assert status == 2 and message in error and 'Traceback' not in error

@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from running_tools import ROOT, run, succeed
+from narrow_configs import narrow_config
+from running_tools import ROOT, run, run_process, succeed, without_workers
 
 NARROW = """
         arch=dict(
@@ -37,19 +38,12 @@ NARROW_PLAIN = f"""
         arch=dict(_delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]),
         init_cfg=None,
 """
-NARROW_RMT = f"""
-        arch=dict(
-            _delete_=True, dims={DIMS}, heads=[1, 1, 2, 2], depths=[1, 1, 1, 1],
-            mlp_ratios=[3, 3, 3, 3], decay_range=[(2, 6), (2, 6), (2, 8), (2, 8)],
-        ),
-        init_cfg=None,
-"""
-FEW_SCENES = ['val_dataloader.dataset.indices=6', 'test_dataloader.dataset.indices=6']
+FEW_SCENES = ['val_dataloader.dataset.indices=4', 'test_dataloader.dataset.indices=4']
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A narrow Mask R-CNN after two iterations on the demo data, and what was printed."""
+    """A narrow Mask R-CNN after two iterations on the demo's data, and what was printed."""
     folder = tmp_path_factory.mktemp('trained')
     config = folder / 'narrow.py'
     config.write_text(
@@ -57,8 +51,8 @@ def trained(tmp_path_factory):
         f'model = dict(backbone=dict({NARROW}), neck=dict(in_channels=[16, 16, 32, 32]))\n'
         'demo = dict(max_iters=2, warmup=1, log_interval=1)\n'
     )
-    log = succeed('train', config, '--demo', '--work-dir', folder, options=FEW_SCENES)
-    return config, folder, log
+    arguments = ('train', config, '--demo', '--work-dir', folder)
+    return config, folder, succeed(*arguments, how=run_process, options=FEW_SCENES)
 
 
 def test_training_evaluates(trained):
@@ -70,33 +64,20 @@ def test_training_evaluates(trained):
 
 
 def test_resume_goes_on_where_it_stopped(trained, tmp_path):
-    config, folder, _ = trained
-    more = [*FEW_SCENES, 'train_cfg.max_iters=3', 'train_cfg.val_interval=3']
-    log = succeed(
-        *('train', config, '--demo', '--work-dir', tmp_path),
-        *('--resume', folder / 'iter_2.pth'),
-        options=[*more, 'default_hooks.checkpoint.interval=3'],
-    )
-    assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
-    assert (tmp_path / 'iter_3.pth').is_file()
-    log = succeed('train', config, '--demo', '--work-dir', tmp_path, '--resume', options=more)
-    assert 'resumed epoch: 0, iter: 3' in log and 'Iter(train) [' not in log
-
-
-def test_resume_needs_no_published_weights(coco, tmp_path):
-    """The checkpoint holds all; and what was trained for the whole schedule has nothing to do."""
-    config = tmp_path / 'narrow.py'
-    arch = NARROW.replace('init_cfg=None', "init_cfg=dict(type='Pretrained', checkpoint='absent')")
-    config.write_text(
-        f"_base_ = '{ROOT}/configs/retinanet_regionvit_s_1x.py'\n"
-        f'model = dict(backbone=dict({arch}), neck=dict(in_channels=[16, 16, 32, 32]))\n'
-        'train_cfg = dict(max_epochs=1)\n'
-    )
-    arguments = ('train', config, '--data-root', coco, '--work-dir', tmp_path)
-    done = run(*arguments)
+    """It needs no published weights, for the checkpoint holds all."""
+    base, folder, _ = trained
+    config = tmp_path / 'pretrained.py'
+    weights = "dict(_delete_=True, type='Pretrained', checkpoint='other')"
+    config.write_text(f"_base_ = '{base}'\nmodel = dict(backbone=dict(init_cfg={weights}))")
+    more = [*FEW_SCENES, 'train_cfg.max_iters=3', 'default_hooks.checkpoint.interval=3']
+    more += ['model.backbone.init_cfg.checkpoint=absent', *without_workers('train', 'val')]
+    arguments = ('train', config, '--demo', '--work-dir', tmp_path)
+    done = run(*arguments, options=more)
     assert done.returncode == 2 and "no checkpoint 'absent'" in done.stderr
-    succeed(*arguments, options=['model.backbone.init_cfg=None'])
-    assert 'resumed epoch: 1' in succeed(*arguments, '--resume')
+    log = succeed(*arguments, '--resume', folder / 'iter_2.pth', options=more)
+    assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
+    log = succeed(*arguments, '--resume', options=more)
+    assert 'resumed epoch: 0, iter: 3' in log and 'Iter(train) [' not in log
 
 
 def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
@@ -104,7 +85,7 @@ def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
     log = succeed(
         *('test', config, folder / 'iter_2.pth', '--demo', '--work-dir', tmp_path),
         *('--out', tmp_path / 'found.pkl', '--show-dir', os.path.relpath(tmp_path, ROOT)),
-        options=['test_dataloader.dataset.indices=3'],
+        options=['test_dataloader.dataset.indices=3', *without_workers('test')],
     )
     assert 'coco/bbox_mAP_50' in log
     assert len(pickle.loads((tmp_path / 'found.pkl').read_bytes())) == 3
@@ -117,18 +98,25 @@ def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):
 def test_checkpoint_of_another_config_is_refused(trained, tmp_path):
     _, folder, _ = trained
     config, checkpoint = 'configs/demo_maskrcnn_regionvit.py', folder / 'iter_2.pth'
-    done = run('test', config, checkpoint, '--demo', '--work-dir', tmp_path)
+    done = run_process('test', config, checkpoint, '--demo', '--work-dir', tmp_path)
     assert done.returncode == 2 and 'does not fit the config' in done.stderr
     assert 'Traceback' not in done.stderr and 'iter_2.pth' in done.stderr
 
 
-def test_unmodified_retinanet_config_on_the_demo(tmp_path):
-    options = ['demo.max_iters=1', 'demo.batch_size=1']  # shorter than the default warm-up
-    log = succeed(
-        *('train', 'configs/retinanet_regionvit_s_1x.py', '--demo', '--work-dir', tmp_path),
-        options=[*options, 'val_dataloader.dataset.indices=2'],
+def test_a_run_shorter_than_its_warmup_that_finds_nothing(tmp_path):
+    """After one step no score passes the threshold: there is an evaluation, but no number."""
+    config = tmp_path / 'narrow.py'
+    config.write_text(
+        f"_base_ = '{ROOT}/configs/retinanet_regionvit_s_1x.py'\n"
+        f'model = dict(backbone=dict({NARROW}), neck=dict(in_channels={DIMS}))\n'
     )
-    # After one step no score passes the threshold: there is an evaluation, but no number.
+    log = succeed(
+        *('train', config, '--demo', '--work-dir', tmp_path),
+        options=[
+            *('demo.max_iters=1', 'demo.batch_size=1', 'val_dataloader.dataset.indices=2'),
+            *without_workers('train', 'val'),
+        ],
+    )
     assert 'Evaluating bbox' in log and 'Evaluating segm' not in log
 
 
@@ -136,12 +124,13 @@ def test_segmenter_on_the_demo(tmp_path):
     pytest.importorskip('mmseg')
     config = tmp_path / 'semfpn.py'
     config.write_text(SEGMENTER + 'demo = dict(max_iters=2, warmup=1, log_interval=1)\n')
-    log = succeed('train', config, '--demo', '--work-dir', tmp_path, options=FEW_SCENES)
+    arguments = ('train', config, '--demo', '--work-dir', tmp_path)
+    log = succeed(*arguments, options=[*FEW_SCENES, *without_workers('train', 'val')])
     assert 'mIoU' in log and 'background' in log
     succeed(
         *('test', config, tmp_path / 'iter_2.pth', '--demo', '--work-dir', tmp_path),
         *('--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'found.pkl'),
-        options=['test_dataloader.dataset.indices=2'],
+        options=['test_dataloader.dataset.indices=2', *without_workers('test')],
     )
     assert (tmp_path / 'found.pkl').is_file()
     assert len(list(tmp_path.rglob('pictures/**/*.png'))) == 2
@@ -167,6 +156,7 @@ def ade(tmp_path_factory):
     return root
 
 
+@pytest.mark.sweep
 def test_ade20k_through_the_unmodified_config(ade, tmp_path):
     """A training step and an evaluation; but for its length the run is the recipe's."""
     pytest.importorskip('mmseg')
@@ -175,6 +165,7 @@ def test_ade20k_through_the_unmodified_config(ade, tmp_path):
         options=[
             *('model.backbone.init_cfg=None', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
             *('default_hooks.logger.interval=1', 'default_hooks.checkpoint.save_optimizer=False'),
+            *without_workers('train', 'val'),
         ],
     )
     assert re.search(r' loss: \d', log) and re.search(r'mIoU: \d', log)
@@ -194,7 +185,8 @@ def test_ade20k_labels_and_resuming(ade, tmp_path):
         'default_hooks = dict(logger=dict(interval=1))\n'
     )
     arguments = ('train', config, '--data-root', ade, '--work-dir', tmp_path)
-    log = succeed(*arguments)
+    options = without_workers('train', 'val')
+    log = succeed(*arguments, options=options)
     losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
     assert len(losses) == 2 and np.isfinite(losses).all()
     assert (tmp_path / 'iter_2.pth').is_file()
@@ -202,7 +194,7 @@ def test_ade20k_labels_and_resuming(ade, tmp_path):
     assert [name for name in accuracy if accuracy[name] != 'nan'] == ['Class', 'wall', 'flag']
     assert len(accuracy) == 151 and re.search(r'mIoU: \d', log)
 
-    log = succeed(*arguments, '--resume', options=['train_cfg.max_iters=3'])
+    log = succeed(*arguments, '--resume', options=['train_cfg.max_iters=3', *options])
     assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
     assert (tmp_path / 'iter_3.pth').is_file()
 
@@ -255,22 +247,17 @@ def coco(tmp_path_factory):
     'name', ['maskrcnn_regionvit_s_1x', 'retinanet_regionvit_s_1x', 'maskrcnn_rmt_s_3x']
 )
 def test_coco_through_the_unmodified_pipelines(coco, name, tmp_path):
-    """One epoch and an evaluation; the backbone is narrower, and every box of a few counts."""
-    masks = 'maskrcnn' in name
-    narrow = NARROW if 'regionvit' in name else NARROW_RMT
-    threshold = 'rpn=dict(max_per_img=50), rcnn=dict(score_thr=0.0)' if masks else 'score_thr=0.0'
-    config = tmp_path / 'narrow.py'
-    config.write_text(
-        f"_base_ = '{ROOT}/configs/{name}.py'\n"
-        f'model = dict(backbone=dict({narrow}), neck=dict(in_channels={DIMS}),\n'
-        f'             test_cfg=dict({threshold}))\n'
-        'train_cfg = dict(max_epochs=1)\n'
-    )
-    log = succeed(
-        *('train', config, '--data-root', coco, '--work-dir', tmp_path),
-        options=['default_hooks.logger.interval=1'],
-    )
+    """One epoch and an evaluation; the model is narrower, and every box of a few counts."""
+    masks, config = 'maskrcnn' in name, tmp_path / 'narrow.py'
+    few = {'rpn.max_per_img': 50, 'rcnn.score_thr': 0.0} if masks else {'score_thr': 0.0}
+    few = {f'model.test_cfg.{key}': value for key, value in few.items()}
+    narrow_config(name, {**few, 'train_cfg.max_epochs': 1}).dump(config)
+    arguments = ('train', config, '--data-root', coco, '--work-dir', tmp_path)
+    options = ['default_hooks.logger.interval=1', *without_workers('train', 'val')]
+    log = succeed(*arguments, options=options)
     losses = [float(x) for x in re.findall(r' loss: (\S+)', log)]
     assert len(losses) == 1 and np.isfinite(losses).all()  # the empty image is left out
     assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == masks
     assert (tmp_path / 'epoch_1.pth').is_file()
+    if not masks:  # all is done
+        assert 'resumed epoch: 1' in succeed(*arguments, '--resume', options=options)

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 pytest.importorskip('mmdet')
 
 from narrow_configs import narrow_config
-from running_tools import succeed
+from running_tools import succeed, without_workers
 
 
 def save(cfg, folder):
@@ -26,7 +26,8 @@ def save(cfg, folder):
 def evaluate(files, folder):
     arguments = [*files, '--demo', '--tta', '--work-dir', folder, '--out', folder / 'found.pkl']
     arguments += ['--show-dir', folder / 'shown']
-    log = succeed('test', *arguments, options=['test_dataloader.dataset.indices=2'])
+    options = ['test_dataloader.dataset.indices=2', *without_workers('test')]
+    log = succeed('test', *arguments, options=options)
     assert 'missing keys' not in log
     return log, pickle.loads((folder / 'found.pkl').read_bytes())
 
