@@ -20,6 +20,8 @@ CORE_TESTS := tests/test_ops tests/test_layers tests/test_backbones tests/test_c
 help:
 	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
 	@echo 'make test   check the style and types, then run the tests'
+	@echo 'make coverage     which lines the tests reach'
+	@echo 'make test-oldest  the core on the oldest versions, in an environment of its own'
 	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour)'
 	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
 	@echo 'make lint   check the style and types only'

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"'(.+)'", (ROOT / 'mmvitbackbones/version.py').read_text())[1]
 
 # mmdet 3.3 and mmsegmentation 1.2 refuse mmcv 2.2.
-MMCV = 'mmcv>=2.0.0rc4,<2.2'
+MMCV = 'mmcv>=2.0,<2.2'
 DET = ['mmdet>=3.3,<4', MMCV, 'scikit-learn']
 SEG = ['mmsegmentation>=1.2.2,<2', MMCV, 'ftfy', 'regex', 'scikit-learn']
 CLS = ['mmpretrain>=1.2,<2', MMCV, 'scikit-learn']

@@ -476,6 +476,7 @@ def detector(files, path):
 
 def test_in_a_detector(tmp_path):
     """Saved, and its backbone loaded again; all families in one, as mmdet takes long to import."""
+    pytest.importorskip('mmdet')
     for files in FAMILIES.values():
         path, expected = tmp_path / 'published.pth', files.build(out_norm='output')
         torch.save(dict(model=files.state()), path)

@@ -1,5 +1,7 @@
 """Every kernel as an operator of torch: what compilers and autograd are told is true."""
 
+from inspect import signature
+
 import pytest
 import torch
 
@@ -58,7 +60,11 @@ def test_opcheck(name, dtype):
     """Schema, fake kernel, gradient's registration and a compilation with symbolic sizes."""
     torch.manual_seed(0)
     operator, make = CASES[name]
-    tolerance = dict(rtol=2e-2, atol=2e-2) if dtype == torch.bfloat16 else {}
+    tolerance = {}
+    if dtype == torch.bfloat16:
+        if 'rtol' not in signature(torch.library.opcheck).parameters:
+            pytest.skip('this torch checks half types as exactly as float32')
+        tolerance = dict(rtol=2e-2, atol=2e-2)
     torch.library.opcheck(operator, make(dtype), **tolerance)
 
 
