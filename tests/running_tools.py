@@ -45,7 +45,10 @@ def run(tool, *arguments, options=()):
             try:
                 load(tool).main()
             except SystemExit as end:
-                status = end.code
+                status = end.code or 0
+                if not isinstance(status, int):  # a message, as Python prints it
+                    print(status, file=sys.stderr)
+                    status = 1
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 

@@ -219,7 +219,7 @@ class Stage(nn.Module):
                 x = self.peg(x)
         return (x,)
 
-    def run(self, block: nn.Module, *args: object) -> Any:
+    def run(self, block: nn.Module, *args: Tensor | tuple[int, int] | None) -> Any:
         """Run one block, checkpointed where ``with_cp`` says so."""
         if self.with_cp and torch.is_grad_enabled():
             return recomputed(block, *args)

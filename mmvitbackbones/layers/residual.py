@@ -29,7 +29,8 @@ class Residual(nn.Module):
         self.drop_prob = drop_prob
         self.scale = None
         if scale is not None:
-            assert dims is not None, 'a scale needs dims'
+            if dims is None:
+                raise ValueError('a scale needs dims, its channels')
             self.scale = nn.Parameter(torch.full((dims,), float(scale)))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

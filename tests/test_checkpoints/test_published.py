@@ -190,7 +190,7 @@ def test_models_of_other_options_than_a_file(files, case, log):
         log.warnings.clear()
         report = load_published(model, origin(**case.options))
         check_change(case, report, files.ours(**case.options), before, model.state_dict(), unread)
-        check_warnings(log.warnings, report.new)
+        check_warnings(log.warnings, report)
         states.append(model.state_dict())
     assert same(*states)
 
@@ -213,12 +213,15 @@ def check_change(case, report, plain, before, found, unread):
         assert plain[name].shape != found[name].shape
 
 
-def check_warnings(warnings, new):
-    """One line that names what starts new, by its stage; none where nothing does."""
-    assert len(warnings) == bool(new)
+def check_warnings(warnings, report):
+    """One line that names what starts new, by its stage, and why; none where nothing does."""
+    assert len(warnings) == bool(report.new)
+    reshaped = {*report.new} & {*report.unused}
     for warning in warnings:
         assert 'a state dict: these start new' in warning and '\n' not in warning
-        for name in new:
+        assert ('another shape there' in warning) == bool(reshaped)
+        assert ('not in the file' in warning) == bool({*report.new} - reshaped)
+        for name in report.new:
             assert re.sub(r'(?<=\.blocks\.)\d+', '*', name) in warning
 
 

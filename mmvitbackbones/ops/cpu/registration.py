@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch._ops import OpOverload
 
-if TYPE_CHECKING:
-    from typing import ParamSpec  # new in Python 3.10
-
-    _Arguments = ParamSpec('_Arguments')
+_Arguments = ParamSpec('_Arguments')
 _Result = TypeVar('_Result')
 
 Context = Any  # what autograd keeps between the passes; torch has no one type for it
