@@ -89,8 +89,6 @@ def resize_projection(weight: Tensor, patch: int) -> Tensor:
         Tensor: (C, 3, patch, patch); its sum over a patch is as before.
     """
     before = weight.shape[-1]
-    if before == patch:
-        return weight
     resized = F.interpolate(
         weight, size=(patch, patch), mode='bicubic', align_corners=False, antialias=patch < before
     )

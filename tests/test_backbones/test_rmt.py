@@ -641,6 +641,8 @@ BAD_OPTIONS = [
     (dict(attention=3), ['attention', "'decomposed' or 'whole'", '3']),
     (dict(decay='exp'), ['decay', "'bias', 'product', None", "'exp'"]),
     (dict(decay=False), ['decay', "'bias', 'product', None", 'False']),
+    (dict(norm_cfg='BN'), ['norm_cfg', "dict(type='BN')", "got 'BN'"]),
+    (dict(norm_cfg=dict(type='LN')), ['norm_cfg', "dict(type='GN', ", "{'type': 'LN'}"]),
 ]
 NEEDED = 'decay_range, depths, dims, heads, mlp_ratios and perhaps attention, cpe, downsample'
 BAD_ARCHS = [

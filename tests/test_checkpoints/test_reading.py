@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,12 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
-from mmvitbackbones.checkpoints import UnreadableCheckpointError, read_checkpoint, use_safe_loading
+from mmvitbackbones.checkpoints import (
+    UnreadableCheckpointError,
+    read_checkpoint,
+    reading,
+    use_safe_loading,
+)
 
 # In a process of its own, as a Runner leaves settings behind.
 TRAINING = """
@@ -232,6 +238,18 @@ def test_home_folder(tmp_path, monkeypatch):
     assert read_checkpoint('~/x.pth')['meta']['epoch'] == 1
 
 
+@pytest.mark.parametrize('error', [MemoryError, PermissionError])
+def test_what_is_no_fault_of_the_file(tmp_path, error):
+    """Where its tensors go to fails, and says so itself."""
+
+    def no_room(storage, location):
+        raise error('no room')
+
+    torch.save(content(), tmp_path / 'x.pth')
+    with pytest.raises(error, match='no room'):
+        read_checkpoint(tmp_path / 'x.pth', map_location=no_room)
+
+
 # URLs.
 
 
@@ -264,6 +282,23 @@ def test_url_is_fetched_once(site, tmp_path):
         assert checkpoint['meta'] == content()['meta']
     assert len(requests) == 1
     assert (tmp_path / 'torch' / 'hub' / 'checkpoints' / 'x.pth').is_file()
+
+
+@pytest.mark.parametrize('same_machine', [True, False])
+def test_url_after_the_first_process(site, tmp_path, monkeypatch, second_process, same_machine):
+    """Others wait before they look; on another machine they find nothing and fetch it, too."""
+    folder, url, requests = site
+    torch.save(content(), folder / 'x.pth')
+
+    def wait():
+        if same_machine:
+            kept.mkdir(parents=True)
+            shutil.copy(folder / 'x.pth', kept)
+
+    kept = tmp_path / 'torch' / 'hub' / 'checkpoints'
+    monkeypatch.setattr(reading, 'barrier', wait)
+    assert read_checkpoint(f'{url}/x.pth')['meta'] == content()['meta']
+    assert len(requests) == (0 if same_machine else 1)
 
 
 def test_url_of_code(site, tmp_path):

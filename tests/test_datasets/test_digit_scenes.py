@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -242,6 +243,16 @@ def test_bad_numbers_are_named(tmp_path, bad):
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="'training' or 'validation', got 'train'"):
         load_glyphs('train')
+
+
+@pytest.mark.parametrize(
+    'module, package', [('sklearn.datasets', 'scikit-learn'), ('pycocotools', 'pycocotools')]
+)
+def test_packages_that_are_missing_are_named(tmp_path, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f'pip install {package}'):
+        make_digit_scenes(str(tmp_path / 'demo'), 1, 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_class_names_and_colours():

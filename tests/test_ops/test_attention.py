@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import flop_registry
 
 from mmvitbackbones.layers import SelfAttention
 from mmvitbackbones.layers import attention as layers_attention
 from mmvitbackbones.ops import chunked
 from mmvitbackbones.ops.attention import (
     _attend,
+    _count_fused_attention,
     attend,
     attend_sequences,
     softmax_attention,
@@ -517,3 +519,9 @@ def test_groups_of_sequences_without_gradients(monkeypatch, biased, group):
         layer.qkv.register_forward_hook(lambda *_: None)
         torch.testing.assert_close(layer(x, bias, valid), expected)
         assert sizes[-1] == 10
+
+
+def test_a_formula_that_torch_has_stays():
+    before = dict(flop_registry)
+    _count_fused_attention()
+    assert flop_registry == before

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvitbackbones.ops import plain, why_plain
-from mmvitbackbones.ops.backend import cached
+from mmvitbackbones.ops.backend import cached, recomputed
 
 
 def linear_with(change):
@@ -165,6 +165,19 @@ def test_compilers_get_kernels_and_exporters_plain_bodies():
     compiled = torch.compile(Reason(), fullgraph=True, backend='aot_eager')
     assert torch.equal(compiled(x), x + 1)
     assert torch.equal(torch.export.export(Reason(), (x,)).module()(x), x)
+
+
+class Again(nn.Module):
+    """Fused attention of which nothing is kept."""
+
+    def forward(self, x):
+        return recomputed(nn.functional.scaled_dot_product_attention, x, x, x)
+
+
+def test_what_is_computed_again_is_exported():
+    x = torch.randn(1, 2, 5, 8, requires_grad=True)
+    program = torch.export.export(Again(), (x,), strict=False)
+    torch.testing.assert_close(program.module()(x), Again()(x))
 
 
 def test_plain_nests_ends_with_an_error_and_reaches_threads():

@@ -12,10 +12,11 @@ from mmengine.runner import Runner
 pytest.importorskip('mmdet')
 
 import cv2
-from narrow_configs import narrow_config
+from narrow_configs import CONFIGS, narrow_config
 from running_tools import own_instances
 
 from mmvitbackbones.datasets import make_digit_scenes
+from mmvitbackbones.running import load_config, make_demo_data
 from mmvitbackbones.running.demo import use_demo_data
 
 ROOT = Path(__file__).parents[2]
@@ -104,3 +105,26 @@ def test_config_that_lacks_what_most_have():
     cfg.default_hooks = dict(logger=None, visualization=None)
     use_demo_data(cfg, 'data/demo')
     assert cfg.default_hooks.logger.interval == 10 and cfg.default_hooks.visualization is None
+
+
+@pytest.mark.parametrize('present', [True, False])
+def test_weights_to_start_from(present, tmp_path, monkeypatch):
+    """Those that are there are loaded, the demo does without the others."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / 'mine.py'
+    config.write_text(f"_base_ = '{CONFIGS}/maskrcnn_rmt_t_1x.py'\nload_from = 'mine.pth'")
+    published = load_config(str(config)).model.backbone.init_cfg.checkpoint
+    if present:
+        for name in ('mine.pth', published):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+    cfg = load_config(str(config), demo=True)
+    assert cfg.load_from == ('mine.pth' if present else None)
+    init = cfg.model.backbone.init_cfg
+    assert (init.checkpoint == published) if present else (init is None)
+
+
+def test_one_process_of_a_machine_makes_the_data(tmp_path, monkeypatch, second_process):
+    monkeypatch.chdir(tmp_path)
+    make_demo_data(Config(dict(default_scope='mmpretrain')))
+    assert list(tmp_path.iterdir()) == []

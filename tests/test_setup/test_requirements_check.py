@@ -1,6 +1,12 @@
+import sys
+
 import pytest
 
-from mmvitbackbones.requirements_check import check_requirements, check_versions
+from mmvitbackbones.requirements_check import (
+    check_requirements,
+    check_versions,
+    installed_versions,
+)
 
 GOOD = {'torch': '2.12.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
@@ -19,6 +25,20 @@ def test_supported_versions_pass(versions):
 
 def test_what_is_installed_here_passes():
     check_requirements()
+
+
+def test_an_absent_module_has_no_version(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmcv', None)
+    versions = installed_versions()
+    assert versions.pop('mmcv') is None and None not in versions.values()
+
+
+def test_a_broken_module_says_itself_what_is_wrong(tmp_path, monkeypatch):
+    (tmp_path / 'mmcv.py').write_text('import absent')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'mmcv')
+    with pytest.raises(ModuleNotFoundError, match="No module named 'absent'"):
+        installed_versions()
 
 
 @pytest.mark.parametrize(

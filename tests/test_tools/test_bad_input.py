@@ -1,5 +1,6 @@
 """What the tools say, before anything starts, about what cannot work."""
 
+import os
 import sys
 
 import golden_cases
@@ -64,10 +65,29 @@ def tool(monkeypatch, capsys, tmp_path):
             ('train', FINETUNED, '--demo', '--cfg-options', 'load_from=a.pth'),
             ["'a.pth'", 'load_from='],
         ),
+        (
+            ('train', CLASSIFIER, '--demo', '--cfg-options', 'model.pretrained=a.pth'),
+            ["'a.pth' by load_from"],
+        ),
     ],
 )
 def test_plain_message(tool, arguments, words):
     code, message = tool(*arguments)
+    assert code == 2
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    'text, arguments, words',
+    [
+        ('', ('--data-root', 'x'), ['--data-root needs a config with a data_root', 'mine.py']),
+        ("default_scope = 'mmpose'", ('--demo',), ['--demo runs configs of mmdet', "'mmpose'"]),
+    ],
+)
+def test_configs_of_ones_own_that_lack_something(tool, tmp_path, text, arguments, words):
+    (tmp_path / 'mine.py').write_text(text)
+    code, message = tool('train', tmp_path / 'mine.py', *arguments)
     assert code == 2
     for word in words:
         assert word in message
@@ -118,6 +138,16 @@ def test_data_need_no_prefix(prefix, tmp_path):
     check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train_dataloader')
 
 
+def test_data_of_an_unknown_layout():
+    dataset = dict(type='VOCDataset', data_root='absent', data_prefix=dict(sub_data_root='2007/'))
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(FileNotFoundError) as caught:
+        check_data(cfg, 'train_dataloader')
+    message = str(caught.value)
+    assert 'data of VOCDataset is not there. Missing or empty: absent/2007/.' in message
+    assert 'Expected' not in message
+
+
 def test_empty_folders_are_no_data(tool, tmp_path):
     """As an interrupted unpacking leaves them."""
     for kind in ('images', 'annotations'):
@@ -142,9 +172,14 @@ def test_damaged_checkpoint(tool, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='launchers work with GPUs')
-def test_launcher_without_a_gpu(tool):
-    code, message = tool('train', MASKRCNN, '--demo', '--launcher', 'pytorch')
+def test_launcher_without_a_gpu(tool, monkeypatch):
+    """The rank that old launchers give as an option is where mmengine looks for it."""
+    monkeypatch.setenv('LOCAL_RANK', 'restored afterwards')
+    monkeypatch.delenv('LOCAL_RANK')
+    launched = ('--launcher', 'pytorch', '--local-rank', '1')
+    code, message = tool('train', MASKRCNN, '--demo', *launched)
     assert code == 2 and '--launcher needs GPUs' in message
+    assert os.environ['LOCAL_RANK'] == '1'
 
 
 @pytest.mark.parametrize(

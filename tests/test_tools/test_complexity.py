@@ -6,12 +6,13 @@ from torch import nn
 
 pytest.importorskip('mmdet')
 
+from mmdet.registry import MODELS
 from narrow_configs import narrow_config
 from running_tools import ROOT, run
 
-from mmvitbackbones.zoo import Row
-from mmvitbackbones.zoo.audit import disagreements
-from mmvitbackbones.zoo.complexity import _count, _plain_deformable_convolutions
+from mmvitbackbones.zoo import Convention, Paper, Row, Zoo
+from mmvitbackbones.zoo.audit import disagreements, measure_row
+from mmvitbackbones.zoo.complexity import _count, _plain_deformable_convolutions, measure
 
 
 def count(*arguments):
@@ -62,6 +63,34 @@ def test_products_are_told_apart():
     with torch.device('meta'):
         _, counted = _count(Attention(), torch.empty(2, 5, 3), torch.empty(2, 7, 3))
     assert counted[:3] == (0, 2 * 5 * 7 * 3 / 1e9, 2 * 5 * 7 * 3 / 1e9)
+
+
+def test_a_paper_may_leave_the_semantic_branch_out():
+    cfg, name = narrow_config('htc_rmt_s_1x'), 'htc_some'
+    row = Row('Some Net', None, [64, 96], dict(params=1, gmacs=1))
+    counted = []
+    for semantic in (True, False):
+        convention = Convention(products=False, boxes=10, masks=10, semantic=semantic)
+        paper = Paper('', '', 2021, 'RMT', dict(htc=convention))
+        counted.append(measure_row(name, Zoo({'Some Net': paper}, {name: row}), cfg))
+    head = sum(p.numel() for p in MODELS.build(cfg.model.roi_head.semantic_head).parameters())
+    (params, gmacs), (less_params, less_gmacs) = counted
+    assert params - less_params == pytest.approx(head / 1e6) and less_gmacs < gmacs
+
+
+def test_a_backbone_that_reads_numbers_from_tensors():
+    """Swin Transformer, as others of OpenMMLab's, does so with its rates while it is built."""
+    cfg = narrow_config('retinanet_rmt_t_1x')
+    cfg.model.backbone = dict(
+        type='SwinTransformer', embed_dims=8, depths=[1] * 4, num_heads=[1] * 4
+    )
+    cfg.model.neck.in_channels = [8, 16, 32, 64]
+    with pytest.raises(RuntimeError, match='meta'), torch.device('meta'):
+        MODELS.build(cfg.model)
+    counted = measure(cfg, (64, 96))
+    params = sum(p.numel() for p in MODELS.build(cfg.model).parameters())
+    assert counted['model'].params == params / 1e6
+    assert 0 < counted['backbone'].gmacs < counted['model'].gmacs
 
 
 def test_shows_a_config_of_ones_own(tmp_path):

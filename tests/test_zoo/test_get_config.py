@@ -1,7 +1,10 @@
 import re
+import sys
 
 import pytest
 from mmengine.config import Config
+from mmengine.config import config as mmengine_config
+from mmengine.utils import is_installed
 
 from mmvitbackbones import get_config, zoo
 from mmvitbackbones.zoo import configs
@@ -36,3 +39,33 @@ def test_a_package_without_configs_says_how_to_install_it(tmp_path, monkeypatch)
     monkeypatch.setattr(configs, '__file__', str(inside))
     with pytest.raises(FileNotFoundError, match='no configs beside it: install mmvitbackbones'):
         get_config(NAME)
+
+
+@pytest.mark.parametrize(
+    'name, package, extra',
+    [
+        (NAME, 'mmdet', 'det'),
+        ('semfpn_rmt_t_80k', 'mmsegmentation', 'seg'),
+        ('cls_rmt_t_in1k', 'mmpretrain', 'cls'),
+    ],
+)
+def test_a_toolbox_that_is_not_installed(monkeypatch, name, package, extra):
+    monkeypatch.setattr(mmengine_config, 'is_installed', lambda package: False)
+    with pytest.raises(ImportError, match=f'needs {package}, .*mmvitbackbones.{extra}.') as caught:
+        get_config(name)
+    assert f'the config {name!r}' in str(caught.value)
+
+
+def test_setuptools_too_new_for_mmengine(monkeypatch):
+    monkeypatch.setattr(mmengine_config, 'is_installed', is_installed)
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    with pytest.raises(ImportError, match="pip install 'setuptools<81'"):
+        get_config(NAME)
+
+
+def test_what_else_a_config_misses_is_said_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / 'configs' / '_base_').mkdir(parents=True)
+    (tmp_path / 'configs' / 'mine.py').write_text('_base_ = []\nimport absent')
+    monkeypatch.setattr(configs, '__file__', str(tmp_path / 'package' / 'zoo' / 'configs.py'))
+    with pytest.raises(ModuleNotFoundError, match='absent'):
+        get_config('mine')
