@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmvitbackbones.ops import plain, why_plain
 
 PARTIAL = 43, 59  # windows leave partial ones
-# Which is what the README asks for.
+# Which is what docs/kernels.md asks for.
 from_torch_2_7 = pytest.mark.skipif(
     not hasattr(torch.compiler, 'is_exporting'), reason='torch before 2.7 does not do it'
 )

@@ -173,6 +173,6 @@ def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
     )
     assert printed.splitlines() == [
         f'the config {name!r} needs {package}, which is not installed: run pip install '
-        f"--no-build-isolation 'mmvitbackbones[{extra}]' (full mmcv first: README)"
+        f"--no-build-isolation 'mmvitbackbones[{extra}]' (full mmcv first: docs/install.md)"
         for package, (name, extra) in TOOLBOXES.items()
     ]

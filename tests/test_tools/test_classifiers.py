@@ -77,8 +77,8 @@ def test_training_images_in_folders_of_classes(imagenet, name, side, tmp_path):
     assert dataset[0]['inputs'].shape == (3, side, side)
 
 
-def test_other_classes_as_the_readme_says(imagenet, tmp_path):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+def test_other_classes_as_the_page_says(imagenet, tmp_path):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'classifiers.md').read_text(), re.DOTALL)
     (text,) = (block for block in blocks if 'CustomDataset' in block)
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     (tmp_path / 'mine.py').write_text(text)
