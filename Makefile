@@ -1,4 +1,4 @@
-# make demo | test | lint | setup. Each sets up .venv/ first, which takes time once.
+# Each target sets up an environment first, which takes time once.
 PYTHON ?= python3.11
 # A folder of ready wheels (mmcv), if you have one.
 WHEELS ?= ../shared/wheels
@@ -61,7 +61,10 @@ coverage: setup
 test-oldest: $(OLDEST)/ready
 	$(OLDEST)/bin/python $(PYTEST) $(CORE_TESTS)
 
-$(OLDEST)/ready: requirements/oldest.txt setup.py
+$(OLDEST)/ready: requirements/oldest.txt
+	@$(OLDEST_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null || { echo \
+	'"$(OLDEST_PYTHON)" is no Python 3.10: make test-oldest OLDEST_PYTHON=/path/to/python3.10' \
+	>&2; exit 1; }
 	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet -r requirements/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps -e .

@@ -100,7 +100,7 @@ def test_python(folder, before, text):
         with running_tools.own_instances():
             exec(text, {'__name__': 'page'})
     finally:
-        MODELS.module_dict.pop('Mine', None)
+        MODELS.module_dict.pop('MyRMT', None)
 
 
 @pytest.mark.parametrize('before, text', blocks('config'))

@@ -47,6 +47,8 @@ OPTIONS = dict(
         pretrain_img_size=64,
     ),
 )
+# Options of only some of the families, by those that do without.
+LACKS = dict(RMT={'peg', 'drop_rate', 'attn_drop_rate'})
 
 
 def build(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, **options) -> nn.Module:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-_WITH_EXTRA = "pip install --no-build-isolation 'mmvitbackbones[{}]' (full mmcv first: docs/install.md)"
+_WITH_EXTRA = (
+    "pip install --no-build-isolation 'mmvitbackbones[{}]' (full mmcv first: docs/install.md)"
+)
 # What mmengine misses where a toolbox is not installed: what brings it.
 _REMEDIES = {
     'mmdet': _WITH_EXTRA.format('det'),

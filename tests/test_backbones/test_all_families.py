@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from tiny_backbones import OPTIONS, gradients, image, weighed
+from tiny_backbones import LACKS, OPTIONS, gradients, image, weighed
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,8 +24,6 @@ from mmvitbackbones.layers import Residual
 from mmvitbackbones.ops import plain, why_plain
 
 ROOT = Path(__file__).parents[2]
-# Options of only some of the families, by those that do without.
-LACKS = dict(RMT={'peg', 'drop_rate', 'attn_drop_rate'})
 
 
 def has(family, *options):

@@ -78,7 +78,9 @@ def test_training_images_in_folders_of_classes(imagenet, name, side, tmp_path):
 
 
 def test_other_classes_as_the_page_says(imagenet, tmp_path):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'classifiers.md').read_text(), re.DOTALL)
+    blocks = re.findall(
+        r'```python\n(.*?)```', (ROOT / 'docs' / 'classifiers.md').read_text(), re.DOTALL
+    )
     (text,) = (block for block in blocks if 'CustomDataset' in block)
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     (tmp_path / 'mine.py').write_text(text)
