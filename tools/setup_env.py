@@ -250,9 +250,7 @@ def set_up(venv: Venv) -> None:
     if not venv.error_of('import torch; assert torch.cuda.is_available()') and venv.error_of(
         CUDA_OPS_CHECK
     ):
-        say(
-            'Note: mmcv has no CUDA ops, so detectors run on the CPU only; docs/install.md says more.'
-        )
+        say('Note: mmcv has no CUDA ops, so detectors run on the CPU only: see docs/install.md.')
 
 
 def main() -> None:
