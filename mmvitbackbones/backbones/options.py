@@ -49,6 +49,11 @@ def check_heads(dims: Sequence[int], heads: Sequence[int]) -> None:
             raise ValueError(f'arch: {head} heads do not divide {dim} channels')
 
 
+def for_each_stage(value: Any, stages: int) -> list[Any]:
+    """A list's or a tuple's own values, or one value for each stage; nothing is checked."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * stages
+
+
 def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 0) -> list[int]:
     """An option's value for each stage, from one for all or one each.
 
@@ -56,7 +61,7 @@ def one_each(option: str, value: int | Sequence[int], stages: int, least: int = 
         ValueError: If there are not as many values as stages, or one is no integer of at least
             ``least``.
     """
-    values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    values = for_each_stage(value, stages)
     if len(values) != stages or any(type(v) is not int or v < least for v in values):
         raise ValueError(
             f'{option} must be an integer of at least {least}, or {stages} of them, one for each '
@@ -73,7 +78,7 @@ def each_of(
     Raises:
         ValueError: If there are not as many choices as stages, or one is not allowed.
     """
-    values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    values = for_each_stage(value, stages)
     if len(values) != stages or any(v not in allowed for v in values):
         raise ValueError(
             f'{option} must be {" or ".join(map(repr, allowed))}, or {stages} of them, one for '

@@ -20,6 +20,7 @@ from .options import (
     check_heads,
     check_rates,
     drop_path_rates,
+    for_each_stage,
     resolve_arch,
 )
 from .pyramid import Pyramid, Stage
@@ -430,9 +431,7 @@ def _check_widths(stem: str, dims: Sequence[int], heads: Sequence[int]) -> None:
 
 
 def _one_window(window_size: int | Sequence[int], dims: Sequence[int]) -> int:
-    windows: list[Any] = (
-        list(window_size) if isinstance(window_size, (list, tuple)) else [window_size] * len(dims)
-    )
+    windows = for_each_stage(window_size, len(dims))
     if not all(type(window) is int and window > 0 for window in windows):
         raise ValueError(f'window_size must be a positive integer, got {window_size!r}')
     if len(windows) != len(dims) or len(set(windows)) != 1:
