@@ -4,8 +4,10 @@ PYTHON ?= python3.11
 WHEELS ?= ../shared/wheels
 
 RUN := .venv/bin/python
-CONFIG := configs/demo_maskrcnn_regionvit.py
-OUT := work_dirs/demo
+# Of the demo: regionvit, focal, rmt or vil; LONG=1 trains three times as long.
+FAMILY ?= regionvit
+LONG ?=
+SEED ?=
 
 # Tests run on this many cores, each process on one.
 CORES ?= $(shell c=$$(nproc 2>/dev/null || echo 2); [ $$c -gt 8 ] && echo 8 || echo $$c)
@@ -33,13 +35,8 @@ setup:
 	>&2; exit 1; }
 	@$(PYTHON) tools/setup_env.py --wheels '$(WHEELS)'
 
-# Evaluated once, by test.py, instead of after training too.
 demo: setup
-	$(RUN) tools/train.py $(CONFIG) --demo --work-dir $(OUT) \
-		--cfg-options train_cfg.val_begin=1000000
-	$(RUN) tools/test.py $(CONFIG) "$$(cat $(OUT)/last_checkpoint)" --demo \
-		--work-dir $(OUT)/test --show-dir $(OUT)/pictures
-	@echo 'The pictures of predictions beside the truth are in $(OUT)/pictures.'
+	@$(RUN) tools/demo.py $(FAMILY) $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))
 
 lint: setup
 	$(RUN) -m ruff check .

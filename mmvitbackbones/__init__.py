@@ -7,8 +7,9 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
-from .hooks import RandomShiftHook  # noqa: E402
+from .hooks import PredictionGridHook, RandomShiftHook  # noqa: E402
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
+from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
 allow_mmengine_classes()
@@ -16,7 +17,9 @@ allow_mmengine_classes()
 __all__ = [
     'RMT',
     'FocalTransformer',
+    'GroupedOptimWrapperConstructor',
     'NormAndPool',
+    'PredictionGridHook',
     'ProjectAndPool',
     'RandomShiftHook',
     'RegionViT',

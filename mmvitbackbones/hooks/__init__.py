@@ -1,5 +1,6 @@
 """Hooks, registered in ``mmengine.registry.HOOKS``."""
 
+from .prediction_grid import PredictionGridHook
 from .random_shift import RandomShiftHook
 
-__all__ = ['RandomShiftHook']
+__all__ = ['PredictionGridHook', 'RandomShiftHook']

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import barrier, get_local_rank
+from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, use_safe_loading
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root
+from .processes import join_processes_on_cpu
 
 _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
 
@@ -73,14 +74,16 @@ def build_runner(cfg: Config, args: argparse.Namespace) -> Runner:
         Runner: Ready to train or test.
 
     Raises:
-        ValueError: If a launcher is given without GPUs.
+        ValueError: If another launcher than ``torchrun`` is given without GPUs.
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.launcher != 'none' and not torch.cuda.is_available():
-        raise ValueError('--launcher needs GPUs: leave it out on a CPU')
-    use_safe_loading()
     cfg.launcher = args.launcher
+    if args.launcher != 'none' and not torch.cuda.is_available():
+        if args.launcher != 'pytorch':
+            raise ValueError(f'--launcher {args.launcher} needs GPUs: on CPUs take pytorch')
+        join_processes_on_cpu(cfg)
+    use_safe_loading()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
@@ -95,7 +98,8 @@ def make_demo_data(cfg: Config) -> None:
     """
     from ..datasets import make_digit_scenes, make_digits
 
-    if get_local_rank() == 0:
+    # mmengine's get_local_rank() needs a group of each machine, which its Runner does not make.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
         root = demo_root(cfg)
         make = make_digits if root == DEMO_DIGITS else make_digit_scenes
         make(root)

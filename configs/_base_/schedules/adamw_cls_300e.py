@@ -2,6 +2,7 @@
 _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 
 optim_wrapper = dict(
+    constructor='GroupedOptimWrapperConstructor',
     # Neither norms nor biases decay, nor tables of position biases.
     paramwise_cfg=dict(
         _delete_=True,

@@ -6,6 +6,7 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
 ]
 optim_wrapper = dict(
+    constructor='GroupedOptimWrapperConstructor',
     optimizer=dict(_delete_=True, type='AdamW', lr=6e-5, weight_decay=0.01),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
