@@ -16,8 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 import torch.distributed
 from mmengine.config import config, utils
-from mmengine.dist import init_local_group
-from mmengine.dist import utils as dist_utils
 
 # For every file of a toolbox that a config is based on, mmengine looks for the toolbox and reads
 # all of its metafiles, which takes most of the time of reading a config: once is enough here.
@@ -45,8 +43,7 @@ def second_process(monkeypatch):
     """This one is the second of two on a machine; for the first, torch's stand-in waits."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    monkeypatch.setattr(dist_utils, '_LOCAL_PROCESS_GROUP', None)
+    monkeypatch.setenv('LOCAL_RANK', '1')
     torch.distributed.init_process_group('fake', rank=1, world_size=2, store=FakeStore())
-    init_local_group(node_rank=0, num_gpus_per_node=2)
     yield
     torch.distributed.destroy_process_group()

@@ -1,6 +1,9 @@
+import importlib
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,8 @@ def size_of(folder):
 def test_missing_compiler_is_one_sentence_before_any_large_download(tmp_path):
     (tmp_path / 'bin').mkdir()
     venv = tmp_path / 'venv'
-    done = run(sys.executable, SCRIPT, '--venv', venv, PATH=tmp_path / 'bin')
+    env = dict(PATH=tmp_path / 'bin', XDG_CACHE_HOME=tmp_path)
+    done = run(sys.executable, SCRIPT, '--venv', venv, **env)
     assert done.returncode == 1
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith('mmcv must be compiled (no ready wheel was found) but gcc was not')
@@ -40,21 +44,58 @@ def test_make_names_an_unusable_python(python):
     assert f'Set-up needs Python 3.11 or newer, and "{python}" is not one' in done.stderr
 
 
-def test_progress_lines_are_short():
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import setup_env
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
+@pytest.fixture
+def setup_env(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return importlib.import_module('setup_env')
+
+
+def test_progress_lines_are_short(setup_env):
     pip = setup_env.pip_progress
     assert pip('  Downloading https://a.b/c/torch-2-cp311.whl (532 MB)\n') == (
         'Downloading torch-2-cp311.whl (532 MB)'
     )
     assert pip('Installing collected packages: a, b, c\n') == 'Installing packages: 3'
     assert pip('Requirement already satisfied: numpy\n') is None
-    ninja = setup_env.compile_progress
-    assert (
-        ninja('  [5/83] c++ -MMD -MF roi_align.o.d -c roi_align.cpp\n') == 'Compiled 5 of 83 files'
-    )
-    assert ninja('  [83/83] c++ x\n') == 'Compiled 83 of 83 files'
-    assert ninja('  [6/83] c++ x\n') is None
+    ninja = setup_env.CompileProgress(every=5)
+    line = '  [{}/83] c++ -MMD -MF roi_align.o.d -c roi_align.cpp\n'
+    shown = {done: bar for done in range(1, 84) if (bar := ninja(line.format(done)))}
+    assert [*shown] == [*range(5, 84, 5), 83]
+    assert re.fullmatch(r'\[#{10}\.{20}\] 30 of 83 files, \d+ s left', shown[30])
+    assert ninja('running build_ext\n') is None
+
+
+def test_the_next_clone_finds_what_was_compiled(setup_env, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('PIP_NO_INDEX', '1')
+    monkeypatch.setenv('PIP_CONFIG_FILE', os.devnull)
+    wheel = tmp_path / f'mmcv-{setup_env.MMCV}-py3-none-any.whl'
+    info = f'mmcv-{setup_env.MMCV}.dist-info'
+    with zipfile.ZipFile(wheel, 'w') as file:
+        version = f'Metadata-Version: 2.1\nName: mmcv\nVersion: {setup_env.MMCV}\n'
+        file.writestr(f'{info}/METADATA', version)
+        file.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nTag: py3-none-any\n')
+        file.writestr(f'{info}/RECORD', '')
+
+    def found():
+        clone = tmp_path / 'clone'
+        clone.mkdir(exist_ok=True)
+        venv = setup_env.Venv(clone, wheels=None)
+        venv.python = Path(sys.executable)
+        return venv.ready_mmcv_wheel()
+
+    assert found() is None
+    setup_env.keep(wheel)
+    assert 'Kept for the next clone' in capsys.readouterr().out
+    assert found().read_bytes() == wheel.read_bytes()
+    # Compiled for another torch, or with CUDA operations, it is not taken.
+    for name, value in dict(TORCH='0.1', wants_cuda_ops=lambda: True).items():
+        with monkeypatch.context() as patch:
+            patch.setattr(setup_env, name, value)
+            assert not setup_env.kept_wheels().exists()
+
+
+def test_a_wheel_that_cannot_be_kept(setup_env, tmp_path, capsys):
+    (tmp_path / 'cache').write_text('a file where a folder should be')
+    setup_env.keep(tmp_path / 'mmcv.whl')
+    assert 'Not kept for the next clone' in capsys.readouterr().out
