@@ -15,6 +15,23 @@ DEMO_ROOT = 'data/demo'  # scenes of digits
 DEMO_DIGITS = 'data/demo_digits'  # one by one
 
 
+class _TidyOnce(Config):
+    """A config that lays its text out again only after a change.
+
+    A Runner asks for the text four times before the first step and with each checkpoint, and to
+    lay it out takes half a second or more.
+    """
+
+    @property
+    def pretty_text(self) -> str:
+        plain = Config(self._cfg_dict, format_python_code=False).pretty_text
+        tidy = self.__dict__.get('_tidy')
+        if tidy is None or tidy[0] != plain:
+            tidy = plain, super().pretty_text
+            object.__setattr__(self, '_tidy', tidy)
+        return tidy[1]
+
+
 def load_config(
     path: str,
     cfg_options: dict[str, Any] | None = None,
@@ -44,7 +61,8 @@ def load_config(
         raise FileNotFoundError(f'there is no config {path!r}{_similar(path)}')
     if demo and data_root:
         raise ValueError('--demo brings its own data: leave --data-root out')
-    cfg = Config.fromfile(path)
+    cfg = _TidyOnce()
+    cfg.__dict__.update(Config.fromfile(path).__dict__)
     cfg_options = cfg_options or {}
     if demo:
         from .demo import drop_absent_weights, use_demo_data

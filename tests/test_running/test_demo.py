@@ -1,11 +1,13 @@
 """Configs of all kinds on the digit scenes: one step of training and an evaluation."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.config import config as mmengine_config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
@@ -15,6 +17,7 @@ import cv2
 from narrow_configs import CONFIGS, narrow_config
 from running_tools import own_instances
 
+from mmvitbackbones import PredictionGridHook
 from mmvitbackbones.datasets import make_digit_scenes
 from mmvitbackbones.running import load_config, make_demo_data
 from mmvitbackbones.running.demo import use_demo_data
@@ -71,6 +74,59 @@ def test_one_step_and_an_evaluation(name, options, losses, tmp_path):
     metrics = {'val/coco/bbox_mAP', 'val/coco/segm_mAP'} & {*runner.message_hub.log_scalars}
     assert metrics == {'val/coco/bbox_mAP', *masks}
     assert runner.iter == 1 and (tmp_path / 'iter_1.pth').is_file()
+
+
+def trained(work_dir, **options):
+    """The weights after two steps."""
+    options = {**ONE_STEP, 'demo.max_iters': 2, 'randomness.seed': 1, **options}
+    cfg = narrow_config('maskrcnn_rmt_t_1x', options, work_dir=str(work_dir), demo=True)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.dataset.indices = 3
+    with own_instances():
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    return runner.model.state_dict()
+
+
+def test_pictures_of_the_same_scenes(tmp_path, monkeypatch):
+    """A column more each time, and training goes as without them."""
+    seen, encode = [], cv2.imencode
+    monkeypatch.setattr(cv2, 'imencode', lambda kind, x: seen.append(x) or encode(kind, x))
+    hook = dict(type='PredictionGridHook', fractions=[0.5, 1], num_images=2, score_thr=0.0)
+    with_pictures = trained(tmp_path / 'with', custom_hooks=[hook])
+    # The truth, what was found, and at the end the features.
+    first, last = (image[..., ::-1] for image in seen)
+    assert first.shape == (24 + 2 * 256, 2 * 256, 3) and last.shape == (24 + 2 * 256, 4 * 256, 3)
+    assert np.array_equal(cv2.imread(str(tmp_path / 'with/progress.png')), last[..., ::-1])
+    assert np.array_equal(first[:, :512], last[:, :512])
+    scenes = first[24:]
+    found = [column[24:] for column in np.split(last, 4, axis=1)]
+    assert np.array_equal(found[0], scenes[:, :256])
+    # Below a score of 0 everything is drawn; features are in colour.
+    assert (found[1] != found[2]).any() and found[3].std(axis=(0, 1)).min() > 10
+    without = trained(tmp_path / 'without')
+    assert all(torch.equal(value, without[name]) for name, value in with_pictures.items())
+
+
+@pytest.mark.parametrize('fractions', [(), (0,), (0.5, 1.1)])
+def test_times_of_pictures_are_checked(fractions):
+    with pytest.raises(ValueError, match='fractions must be above 0 and at most 1'):
+        PredictionGridHook(fractions)
+
+
+def test_the_text_of_a_config_is_laid_out_once(monkeypatch):
+    calls = []
+    lay_out = mmengine_config.FormatCode
+    monkeypatch.setattr(
+        mmengine_config, 'FormatCode', lambda *args, **kw: calls.append(1) or lay_out(*args, **kw)
+    )
+    cfg = load_config(str(CONFIGS / 'maskrcnn_rmt_t_1x.py'))
+    texts = [cfg.pretty_text, copy.deepcopy(cfg).pretty_text, cfg.dump()]
+    assert len(calls) == 1 and len({*texts}) == 1
+    cfg.model.backbone.drop_path_rate = 0.25
+    assert 'drop_path_rate=0.25' in cfg.pretty_text and len(calls) == 2
+    assert cfg.pretty_text == Config(cfg._cfg_dict).pretty_text
 
 
 def test_semantic_labels_are_those_of_the_scenes():

@@ -172,13 +172,20 @@ def test_damaged_checkpoint(tool, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='launchers work with GPUs')
-def test_launcher_without_a_gpu(tool, monkeypatch):
+@pytest.mark.parametrize(
+    'launcher, problem',
+    [
+        ('slurm', '--launcher slurm needs GPUs: on CPUs take pytorch'),
+        ('pytorch', '--launcher on a CPU needs torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR'),
+    ],
+)
+def test_launcher_without_a_gpu(tool, monkeypatch, launcher, problem):
     """The rank that old launchers give as an option is where mmengine looks for it."""
     monkeypatch.setenv('LOCAL_RANK', 'restored afterwards')
     monkeypatch.delenv('LOCAL_RANK')
-    launched = ('--launcher', 'pytorch', '--local-rank', '1')
+    launched = ('--launcher', launcher, '--local-rank', '1')
     code, message = tool('train', MASKRCNN, '--demo', *launched)
-    assert code == 2 and '--launcher needs GPUs' in message
+    assert code == 2 and problem in message
     assert os.environ['LOCAL_RANK'] == '1'
 
 
