@@ -20,7 +20,8 @@ CORE_TESTS := tests/test_ops tests/test_layers tests/test_backbones tests/test_c
 .PHONY: help setup demo lint test test-oldest coverage sweep zoo
 
 help:
-	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT (2 cores: 15 min)'
+	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT; FAMILY=focal|rmt|vil,'
+	@echo '            LONG=1: three times as long, SEED=N'
 	@echo 'make test   check the style and types, then run the tests'
 	@echo 'make coverage     which lines the tests reach'
 	@echo 'make test-oldest  the core on the oldest versions, in an environment of its own'

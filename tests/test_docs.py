@@ -33,6 +33,7 @@ NOT_RUN = {
     'rm -f .venv/setup.stamp': 'makes the set-up run again',
     'mkdir -p checkpoints': 'plain',
     'wget': 'from the network',
+    'OMP_NUM_THREADS=1 .venv/bin/torchrun': 'test_demo of the tools runs two processes',
     'tools/dist_': 'needs several GPUs; test_bad_input reads the scripts',
     'tools/slurm_': 'needs a cluster',
 }
@@ -89,7 +90,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('before, text', blocks('python'))
+@pytest.mark.parametrize('before, text', [*blocks('python')])
 def test_python(folder, before, text):
     if 'RegionViT-S.pth' in text:
         torch.save(RegionViT('small').state_dict(), 'checkpoints/RegionViT-S.pth')
@@ -103,7 +104,7 @@ def test_python(folder, before, text):
         MODELS.module_dict.pop('MyRMT', None)
 
 
-@pytest.mark.parametrize('before, text', blocks('config'))
+@pytest.mark.parametrize('before, text', [*blocks('config')])
 def test_config(folder, before, text):
     """Below the _base_ that the page names; the model takes an image."""
     bases = re.findall(r"'(mm(?:det|seg)::[^']+)'", before)
@@ -121,7 +122,7 @@ def test_config(folder, before, text):
     assert all(m.shape[0] == 1 for m in maps)
 
 
-@pytest.mark.parametrize('command', commands())
+@pytest.mark.parametrize('command', [*commands()])
 def test_command(command, monkeypatch):
     """Its target is there, its options are known and fit its config."""
     if any(command.startswith(start) for start in NOT_RUN):

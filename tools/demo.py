@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import DictAction
 
 from mmvitbackbones.datasets import make_digit_scenes
@@ -21,6 +22,7 @@ from mmvitbackbones.running.config import DEMO_ROOT
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ('regionvit', 'focal', 'rmt', 'vil')
 LONG = 3  # times the iterations of the config
+CORES = len(os.sched_getaffinity(0))
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,13 +34,13 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', type=Path, help='folder for all results (work_dirs/demo_FAMILY)'
     )
     parser.add_argument('--seed', type=int, help='of weights and order of scenes (drawn)')
-    cores = len(os.sched_getaffinity(0))
+    alone = torch.cuda.is_available() or CORES == 1
     parser.add_argument(
         '--processes',
         type=int,
-        default=2 if cores > 1 else 1,
+        default=1 if alone else 2,
         choices=(1, 2, 4),
-        help='that train together, a part of each batch each (2, or 1 where there is one core)',
+        help='that train together, a part of each batch each (2; on a GPU or a single core 1)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -81,7 +83,7 @@ class Training:
         command += ['tools/train.py', config, '--demo', '--work-dir', str(args.work_dir)]
         if args.processes > 1:
             command += ['--launcher', 'pytorch']
-        threads = max(1, len(os.sched_getaffinity(0)) // args.processes)
+        threads = max(1, CORES // args.processes)
         self.folder = args.work_dir
         self.start = time.time()
         with log.open('w') as output:
@@ -91,7 +93,6 @@ class Training:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, 'OMP_NUM_THREADS': str(threads)},
-                start_new_session=True,
             )
 
     def records(self) -> list[dict[str, Any]]:
@@ -104,8 +105,8 @@ class Training:
         return [json.loads(line) for line in lines]
 
     def stop(self) -> None:
-        """End all of its processes."""
-        os.killpg(self.process.pid, signal.SIGTERM)
+        """End all of its processes, if it has not ended itself."""
+        self.process.terminate()
         self.process.wait()
 
 
@@ -190,16 +191,20 @@ def main() -> None:
     args.work_dir = args.work_dir or Path('work_dirs', f'demo_{args.family}')
     log, picture = args.work_dir / 'log.txt', args.work_dir / 'progress.png'
     os.chdir(ROOT)
-    with plain_errors():
-        make_digit_scenes(DEMO_ROOT)
-        args.work_dir.mkdir(parents=True, exist_ok=True)
-        training = Training(args, config, log)
-    print(f'Training {config}; what it prints goes to {log}', flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    training = None
     try:
+        with plain_errors():
+            make_digit_scenes(DEMO_ROOT)
+            args.work_dir.mkdir(parents=True, exist_ok=True)
+            training = Training(args, config, log)
+        print(f'Training {config}; what it prints goes to {log}', flush=True)
         follow(training, picture)
     except KeyboardInterrupt:
-        training.stop()
-        sys.exit(f'\nInterrupted: results so far are in {args.work_dir}.')
+        sys.exit('\nInterrupted: make demo starts again from the beginning.')
+    finally:
+        if training:
+            training.stop()
     if training.process.returncode:
         end = ''.join(log.read_text(errors='replace').splitlines(keepends=True)[-20:])
         sys.exit(f'{end}\nThe training failed: the end of {log} is above.')

@@ -394,7 +394,7 @@ def test_what_no_switch_explains_is_refused(files, case):
     check_refusal(model, state, [f'1 missing ({name})'])
 
 
-@pytest.mark.parametrize('family, other', itertools.permutations(FAMILIES, 2))
+@pytest.mark.parametrize('family, other', [*itertools.permutations(FAMILIES, 2)])
 def test_weights_of_another_family(family, other, untouched):
     files, other = FAMILIES[family], FAMILIES[other]
     model = untouched(files, out_norm='output')
