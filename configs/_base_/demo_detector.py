@@ -14,8 +14,7 @@ narrow_detector = dict(
             in_channels=64, conv_out_channels=64, class_agnostic=True, norm_cfg=narrow_norm
         ),
     ),
-    train_cfg=dict(rcnn=dict(sampler=dict(pos_fraction=0.5))),
 )
-narrow_optim_wrapper = dict(optimizer=dict(lr=1e-3, fused=True), clip_grad=dict(max_norm=1.0))
-demo = dict(max_iters=1000, batch_size=4, warmup=50, log_interval=10)
+narrow_optim_wrapper = dict(optimizer=dict(lr=2e-3, fused=True), clip_grad=dict(max_norm=1.0))
+demo = dict(max_iters=750, batch_size=4, warmup=50, log_interval=10)
 custom_hooks = [dict(type='PredictionGridHook')]
