@@ -1,6 +1,6 @@
-# What `make demo` runs: a narrow RegionViT, trained from scratch. Of the paper's variants those that
-# learn from fewest scenes: one convolution as the stem, whose output is not normalised, and a PEG.
-# A window of 8 divides the maps of a scene.
+# What `make demo` runs: a narrow RegionViT, trained from scratch. Of the paper's variants it takes
+# those that learn from fewest scenes: one convolution as the stem, whose output is not normalised,
+# and a PEG. A window of 8 divides the maps of a scene.
 _base_ = ['./maskrcnn_regionvit_s_1x.py', '_base_/demo_detector.py']
 
 model = dict(

@@ -161,14 +161,14 @@ def follow(training: Training, picture: Path) -> None:
     line.interrupt('')
 
 
-def report(training: Training, config: str, picture: Path) -> None:
+def report(training: Training, config: str, picture: Path, seconds: float) -> None:
     """Print the metrics, where the pictures are, and what to try next."""
     metrics = training.records()[-1]
     for kind, name in dict(bbox='box', segm='mask').items():
         # Where nothing was found, nothing is evaluated.
         mean, half = (metrics.get(f'coco/{kind}_{which}', 0.0) for which in ('mAP', 'mAP_50'))
         print(f'{name} mAP {mean:.3f} (mAP@50 {half:.3f})')
-    print(f'on 240 scenes of digits not trained on, {minutes(time.time() - training.start)} in all')
+    print(f'on 240 scenes of digits not trained on, {minutes(seconds)} in all')
     print(f'Pictures: {picture}')
     python, folder = Path(sys.executable), training.folder
     checkpoint = Path((folder / 'last_checkpoint').read_text())
@@ -186,6 +186,7 @@ Next:
 
 def main() -> None:
     """Make the scenes, train, and report."""
+    began = time.time()
     args = parse_args()
     config = f'configs/demo_maskrcnn_{args.family}.py'
     args.work_dir = args.work_dir or Path('work_dirs', f'demo_{args.family}')
@@ -208,7 +209,7 @@ def main() -> None:
     if training.process.returncode:
         end = ''.join(log.read_text(errors='replace').splitlines(keepends=True)[-20:])
         sys.exit(f'{end}\nThe training failed: the end of {log} is above.')
-    report(training, config, picture)
+    report(training, config, picture, time.time() - began)
 
 
 if __name__ == '__main__':

@@ -41,7 +41,7 @@ class PredictionGridHook(Hook):
         self,
         fractions: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
         num_images: int = 4,
-        score_thr: float = 0.5,
+        score_thr: float = 0.3,
         file_name: str = 'progress.png',
     ) -> None:
         if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
