@@ -33,7 +33,7 @@ NOT_RUN = {
     'rm -f .venv/setup.stamp': 'makes the set-up run again',
     'mkdir -p checkpoints': 'plain',
     'wget': 'from the network',
-    'OMP_NUM_THREADS=1 .venv/bin/torchrun': 'test_demo of the tools runs two processes',
+    'OMP_NUM_THREADS=1 .venv/bin/torchrun': 'test_demo_tool runs two processes',
     'tools/dist_': 'needs several GPUs; test_bad_input reads the scripts',
     'tools/slurm_': 'needs a cluster',
 }
