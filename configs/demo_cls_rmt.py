@@ -3,12 +3,7 @@ _base_ = ['./cls_rmt_t_in1k.py', '_base_/demo_classifier.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(
-            _delete_=True,
-            mlp_ratios=[3, 3, 3, 3],
-            decay_range=[(2, 6), (2, 6), (2, 8), (2, 8)],
-            **_base_.narrow,
-        ),
+        arch=dict(_delete_=True, **_base_.narrow_rmt),
         drop_path_rate=0.0,
     ),
     neck=dict(in_channels=256),

@@ -3,12 +3,7 @@ _base_ = ['./maskrcnn_rmt_t_1x.py', '_base_/demo_detector.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(
-            _delete_=True,
-            mlp_ratios=[3, 3, 3, 3],
-            decay_range=[(2, 6), (2, 6), (2, 8), (2, 8)],
-            **_base_.narrow,
-        ),
+        arch=dict(_delete_=True, **_base_.narrow_rmt),
         drop_path_rate=0.0,
         norm_eval=False,
         init_cfg=None,

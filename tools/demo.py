@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import ConfigDict, DictAction
 
-from mmvitbackbones.datasets import make_digit_scenes
-from mmvitbackbones.running import load_config, plain_errors
-from mmvitbackbones.running.config import DEMO_ROOT
+from mmvitbackbones.running import load_config, make_demo_data, plain_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ('regionvit', 'focal', 'rmt', 'vil')
@@ -59,11 +57,11 @@ class Training:
     Args:
         args: The command line.
         config: The config's path.
+        demo: Its dict of that name.
         log: The file for all that the run prints.
     """
 
-    def __init__(self, args: argparse.Namespace, config: str, log: Path) -> None:
-        demo = load_config(config, args.cfg_options).demo
+    def __init__(self, args: argparse.Namespace, config: str, demo: ConfigDict, log: Path) -> None:
         self.iterations = demo.max_iters * (LONG if args.long else 1)
         if demo.batch_size % args.processes:
             raise ValueError(
@@ -196,9 +194,10 @@ def main() -> None:
     training = None
     try:
         with plain_errors():
-            make_digit_scenes(DEMO_ROOT)
+            cfg = load_config(config, args.cfg_options)
+            make_demo_data(cfg)
             args.work_dir.mkdir(parents=True, exist_ok=True)
-            training = Training(args, config, log)
+            training = Training(args, config, cfg.demo, log)
         print(f'Training {config}; what it prints goes to {log}', flush=True)
         follow(training, picture)
     except KeyboardInterrupt:

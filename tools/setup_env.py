@@ -180,7 +180,9 @@ class Venv:
         The source stays in the environment, so that an interrupted compile goes on.
         """
         cuda = wants_cuda_ops()
-        kind, time_needed = ('CUDA', 'half an hour') if cuda else ('CPU', '3 minutes on 2 cores')
+        kind, time_needed = (
+            ('CUDA', 'half an hour') if cuda else ('CPU', '10 minutes on 2 busy cores')
+        )
         say(f'[4/{STEPS}] Compiling mmcv with {kind} ops (about {time_needed})')
         folder = self.path / 'src'
         self.pip_or_exit(

@@ -1,10 +1,11 @@
 # What the demo's Mask R-CNNs share: narrow, and quick to learn from few scenes. Normalised neck and
 # heads, boxes and masks of all digits by the same weights.
-narrow = dict(dims=[32, 64, 128, 256], heads=[1, 2, 4, 8], depths=[1, 1, 2, 1])
+_base_ = './demo_narrow.py'
+
 narrow_norm = dict(type='GN', num_groups=8)
 narrow_roi_extractor = dict(out_channels=64, roi_layer=dict(sampling_ratio=1))
 narrow_detector = dict(
-    neck=dict(in_channels=narrow['dims'], out_channels=64, norm_cfg=narrow_norm),
+    neck=dict(in_channels=_base_.narrow.dims, out_channels=64, norm_cfg=narrow_norm),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=narrow_roi_extractor,

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import math
-import os.path as osp
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +16,8 @@ from mmengine.registry import HOOKS, VISUALIZERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+
+from ..datasets.digit_scenes import write_image
 
 SIDE = 256  # pixels a picture, each
 TITLE = 24  # pixels above
@@ -88,10 +90,8 @@ class PredictionGridHook(Hook):
         columns = self._columns
         if done == total:
             columns = [*columns, _column('first features', _coloured(features))]
-        path = osp.join(runner.work_dir, self.file_name)
-        _, encoded = cv2.imencode('.png', np.hstack(columns)[..., ::-1])
-        with open(path, 'wb') as file:
-            file.write(encoded.tobytes())
+        path = Path(runner.work_dir, self.file_name)
+        write_image(path, np.hstack(columns)[..., ::-1])
         runner.logger.info(f'Predictions so far: {path}')
 
 

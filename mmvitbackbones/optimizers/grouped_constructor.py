@@ -42,16 +42,15 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             super().add_params(single, module, prefix, is_dcn_module)
         finally:
             logger.removeFilter(_is_no_line_of_a_parameter)
-        groups: dict[str, dict[str, Any]] = {}
-        for one in single:
-            settings = {key: value for key, value in one.items() if key != 'params'}
-            group = groups.setdefault(repr(sorted(settings.items())), {'params': [], **settings})
-            group['params'] += one['params']
-        for group in groups.values():
-            settings = {key: value for key, value in group.items() if key != 'params'}
-            own = ', '.join(f'{key}={value:g}' for key, value in settings.items())
-            logger.info(f'{len(group["params"])} parameters with {own or "the common settings"}')
-        params += groups.values()
+        groups: dict[str, tuple[dict[str, Any], list[nn.Parameter]]] = {}
+        for settings in single:
+            parameters = settings.pop('params')
+            key = repr(sorted(settings.items()))
+            groups.setdefault(key, (settings, []))[1].extend(parameters)
+        for settings, parameters in groups.values():
+            own = ', '.join(f'{key}={value}' for key, value in settings.items())
+            logger.info(f'{len(parameters)} parameters with {own or "the common settings"}')
+            params.append({'params': parameters, **settings})
 
 
 def _is_no_line_of_a_parameter(record: logging.LogRecord) -> bool:

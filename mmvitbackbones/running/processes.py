@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import torch
 from mmengine.config import Config
 from torch import distributed
 
@@ -34,6 +33,3 @@ def join_processes_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or default), 'device_ids': None}
-    # Each process has its part of the cores.
-    if 'OMP_NUM_THREADS' not in os.environ:
-        torch.set_num_threads(1)
