@@ -5,7 +5,7 @@ _base_ = ['./maskrcnn_regionvit_s_1x.py', '_base_/demo_detector.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, stem='1-conv', window_size=8, **_base_.narrow),
+        arch=dict(_delete_=True, stem='1-conv', window_size=8, **_base_.shallow),
         peg=True,
         drop_path_rate=0.0,
         init_cfg=None,

@@ -3,7 +3,7 @@ _base_ = ['./maskrcnn_rmt_t_1x.py', '_base_/demo_detector.py']
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, **_base_.narrow_rmt),
+        arch=dict(_delete_=True, **_base_.shallow_rmt),
         drop_path_rate=0.0,
         norm_eval=False,
         init_cfg=None,

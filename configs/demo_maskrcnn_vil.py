@@ -2,7 +2,7 @@
 _base_ = ['./maskrcnn_vil_t_1x.py', '_base_/demo_detector.py']
 
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, **_base_.narrow), drop_path_rate=0.0, init_cfg=None),
+    backbone=dict(arch=dict(_delete_=True, **_base_.shallow), drop_path_rate=0.0, init_cfg=None),
     **_base_.narrow_detector,
 )
 optim_wrapper = _base_.narrow_optim_wrapper

@@ -7,7 +7,7 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
-from .hooks import PredictionGridHook, RandomShiftHook  # noqa: E402
+from .hooks import ClassesFirstHook, PredictionGridHook, RandomShiftHook  # noqa: E402
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
 from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
 from .zoo import get_config  # noqa: E402
@@ -16,6 +16,7 @@ allow_mmengine_classes()
 
 __all__ = [
     'RMT',
+    'ClassesFirstHook',
     'FocalTransformer',
     'GroupedOptimWrapperConstructor',
     'NormAndPool',

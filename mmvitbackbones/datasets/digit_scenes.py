@@ -30,8 +30,9 @@ PALETTE = [
 ]
 SPLITS = ('training', 'validation')
 
-FORMAT = 1  # to be raised with every change of what is drawn or how it is stored
-NUM_DIGITS = (3, 8)  # digits in a scene
+FORMAT = 2  # to be raised with every change of what is drawn or how it is stored
+# Digits in a scene. Training costs as much with more of them, and learns from each.
+NUM_DIGITS = dict(training=(8, 16), validation=(3, 8))
 DIGIT_SIDE = (24, 110)  # larger side in pixels of a digit's visible box
 MAX_ANGLE = 25  # degrees; small enough that 6 and 9 stay apart
 MIN_VISIBLE = 0.6  # part of a digit that later digits may not cover
@@ -97,7 +98,10 @@ def load_glyphs(split: str) -> list[Glyph]:
 
 
 def draw_scene(
-    glyphs: list[Glyph], rng: np.random.Generator, size: int = 256
+    glyphs: list[Glyph],
+    rng: np.random.Generator,
+    size: int = 256,
+    num_digits: tuple[int, int] = NUM_DIGITS['validation'],
 ) -> tuple[np.ndarray, np.ndarray, list[Glyph]]:
     """Draw digits over a textured and cluttered background.
 
@@ -105,6 +109,7 @@ def draw_scene(
         glyphs: Digits to choose from; every class 0 to 9 must be among them.
         rng: The source of everything random in the scene.
         size: Mean side of the image in pixels; each side is drawn within an eighth of it.
+        num_digits: The least and the largest number of digits.
 
     Returns:
         The BGR image, uint8 (H, W, 3); the map of visible digits, uint8 (H, W), 0 where there is
@@ -116,10 +121,10 @@ def draw_scene(
     owner = np.zeros((height, width), np.uint8)
     by_label = [[glyph for glyph in glyphs if glyph.label == label] for label in range(10)]
     max_side = min(DIGIT_SIDE[1], size * DIGIT_SIDE[1] // 256)
-    num_digits = rng.integers(*NUM_DIGITS, endpoint=True)
+    count = rng.integers(*num_digits, endpoint=True)
     placed: list[Glyph] = []
     areas: list[int] = []
-    while len(placed) < num_digits:
+    while len(placed) < count:
         candidates = by_label[rng.integers(10)]
         glyph = candidates[rng.integers(len(candidates))]
         side = np.exp(rng.uniform(*np.log([DIGIT_SIDE[0], max_side])))
@@ -194,11 +199,17 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     image_folder.mkdir(parents=True)
     map_folder.mkdir(parents=True)
     glyphs = load_glyphs(split)
+    # A smaller scene has room for fewer.
+    room = min(1.0, (size / 256) ** 2)
+    few, many = (
+        max(least, int(room * number))
+        for least, number in zip(NUM_DIGITS['validation'], NUM_DIGITS[split])
+    )
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in track_iter_progress(range(count)):
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        image, owner, placed = draw_scene(glyphs, rng, size)
+        image, owner, placed = draw_scene(glyphs, rng, size, (few, many))
         name = f'{index:06d}'
         semantic = np.array([1, *(glyph.label + 2 for glyph in placed)], np.uint8)[owner]
         write_image(image_folder / f'{name}.jpg', image)

@@ -17,8 +17,8 @@ from .nodes import dicts
 _Part = dict[str, Any]  # a part of a config
 
 # What a config may set in a dict named ``demo``, and what holds where it does not.
-DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10)
-SIZE = 256  # pixels; scenes are resized to fit a square of this side
+# ``size``: scenes are resized to fit a square of this side in pixels.
+DEFAULTS = dict(max_iters=100, batch_size=2, warmup=20, log_interval=10, size=256)
 
 
 def use_demo_data(cfg: Config, root: str) -> None:
@@ -36,12 +36,13 @@ def use_demo_data(cfg: Config, root: str) -> None:
         ValueError: If the config is of another toolbox, or ``demo`` has unknown keys.
     """
     settings = _settings(cfg.get('demo', {}))
+    size = settings.pop('size')
     scope = cfg.get('default_scope')
     if scope == 'mmdet':
-        train, val, metric = _detection_data(cfg, root)
+        train, val, metric = _detection_data(cfg, root, size)
         classes = len(CLASSES)
     elif scope == 'mmseg':
-        train, val, metric = _segmentation_data(cfg, root)
+        train, val, metric = _segmentation_data(cfg, root, size)
         classes = len(SEMANTIC_CLASSES)
     elif scope == 'mmpretrain':
         train, val, metric = _classification_data(cfg, root)
@@ -107,13 +108,13 @@ def drop_absent_weights(cfg: Config, keep: Collection[str] = ()) -> None:
                 part['init_cfg'] = None
 
 
-def _detection_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
+def _detection_data(cfg: Config, root: str, size: int) -> tuple[_Part, _Part, _Part]:
     with_mask, with_maps = (
         any(step.get(key) for step in dicts(cfg.train_dataloader))
         for key in ('with_mask', 'with_seg')
     )
     annotations = dict(type='LoadAnnotations', with_bbox=True, with_mask=with_mask)
-    resizes = _resizes(keep_ratio=True)
+    resizes = _resizes(size, keep_ratio=True)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     pack = dict(type='PackDetInputs', meta_keys=keys)
     pack_view = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))
@@ -149,9 +150,9 @@ def _annotations(split: str) -> str:
     return f'annotations/instances_{split}.json'
 
 
-def _segmentation_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
+def _segmentation_data(cfg: Config, root: str, size: int) -> tuple[_Part, _Part, _Part]:
     # A fixed size, so that scenes can be batched; mmseg evaluates at the map's own size.
-    resizes = _resizes(keep_ratio=False)
+    resizes = _resizes(size, keep_ratio=False)
 
     def dataset(split: str, *steps: _Part) -> _Part:
         return dict(
@@ -164,7 +165,7 @@ def _segmentation_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
         )
 
     labels = dict(type='LoadAnnotations', reduce_zero_label=True)
-    cfg.model.data_preprocessor.size = (SIZE, SIZE)
+    cfg.model.data_preprocessor.size = (size, size)
     cfg.model.test_cfg = dict(mode='whole')
     cfg.tta_pipeline = _views(resizes, labels, dict(type='PackSegInputs'))
     metric = dict(type='IoUMetric', iou_metrics=['mIoU'])
@@ -191,9 +192,9 @@ def _classification_data(cfg: Config, root: str) -> tuple[_Part, _Part, _Part]:
     return dataset('training', crop), dataset('validation'), dict(type='Accuracy', topk=(1, 5))
 
 
-def _resizes(keep_ratio: bool) -> list[_Part]:
+def _resizes(size: int, keep_ratio: bool) -> list[_Part]:
     """To three quarters of the demo's size, to that size, and to five quarters of it."""
-    sides = (SIZE * quarters // 4 for quarters in (3, 4, 5))
+    sides = (size * quarters // 4 for quarters in (3, 4, 5))
     return [dict(type='Resize', scale=(side, side), keep_ratio=keep_ratio) for side in sides]
 
 
@@ -206,7 +207,7 @@ def _views(resizes: list[_Part], *steps: _Part) -> list[_Part]:
 
 
 def _cheaper_proposals(model: ConfigDict) -> None:
-    """Fewer proposals: a scene has at most eight objects, and a CPU pays for each region."""
+    """Fewer proposals: a scene has few objects, and a CPU pays for each region."""
     for part in dicts(model):
         # The sampler of region proposals, not that of anchors, which cost nothing.
         if part.get('add_gt_as_proposals') and part.get('num', 0) > 64:

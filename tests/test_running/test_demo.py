@@ -2,22 +2,26 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.config import config as mmengine_config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, init_default_scope
 from mmengine.runner import Runner
 
 pytest.importorskip('mmdet')
 
 import cv2
+from mmdet.models import StandardRoIHead
+from mmdet.structures.bbox import bbox_overlaps
 from narrow_configs import CONFIGS, narrow_config
 from running_tools import own_instances
 
-from mmvitbackbones import PredictionGridHook
+from mmvitbackbones import ClassesFirstHook, PredictionGridHook
 from mmvitbackbones.datasets import make_digit_scenes
 from mmvitbackbones.running import load_config, make_demo_data
 from mmvitbackbones.running.demo import use_demo_data
@@ -113,6 +117,45 @@ def test_pictures_of_the_same_scenes(tmp_path, monkeypatch):
 def test_times_of_pictures_are_checked(fractions):
     with pytest.raises(ValueError, match='fractions must be above 0 and at most 1'):
         PredictionGridHook(fractions)
+
+
+def test_classes_are_learnt_first(tmp_path, monkeypatch):
+    """One step of classes, two of all; the boxes that are classified are near the true ones."""
+    steps, moved = [], []
+
+    def classify(head, maps, rois, forward=StandardRoIHead._bbox_forward):
+        moved.append(rois[:, 1:])
+        return forward(head, maps, rois)
+
+    monkeypatch.setattr(StandardRoIHead, '_bbox_forward', classify)
+
+    @HOOKS.register_module(force=True)
+    class Record(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            truth = [sample.gt_instances.bboxes.tensor for sample in data_batch['data_samples']]
+            steps.append(({*outputs}, torch.cat(truth), moved.pop()))
+
+    trained(
+        tmp_path,
+        **{'demo.max_iters': 3, 'demo.warmup': 0},
+        custom_hooks=[dict(type='ClassesFirstHook', fraction=0.6), dict(type='Record')],
+    )
+    losses = [names - {'loss', 'acc'} for names, *_ in steps]
+    assert losses[0] == losses[1] == {'loss_cls'}
+    assert losses[2] >= {'loss_cls', 'loss_bbox', 'loss_mask', 'loss_rpn_cls'}
+    # The boxes are the true ones at first, then others close by.
+    assert torch.allclose(steps[0][1], steps[0][2], atol=1e-4)
+    assert steps[1][1].shape == steps[1][2].shape
+    overlaps = bbox_overlaps(steps[1][1], steps[1][2], is_aligned=True)
+    assert 0.3 < overlaps.min() and overlaps.max() < 0.999
+
+
+def test_classes_first_needs_a_fraction_and_a_box_head(tmp_path):
+    with pytest.raises(ValueError, match='fraction must be above 0 and below 1, got 1'):
+        ClassesFirstHook(1)
+    runner = SimpleNamespace(model=SimpleNamespace(roi_head=SimpleNamespace(bbox_head=[])))
+    with pytest.raises(ValueError, match='needs a two-stage detector with one box head'):
+        ClassesFirstHook().before_train(runner)
 
 
 def test_the_text_of_a_config_is_laid_out_once(monkeypatch):
