@@ -150,9 +150,12 @@ def follow(training: Training, picture: Path) -> None:
             line.show('Starting: building the model, reading the data', 0)
             continue
         done, total = steps[-1]['step'], training.iterations
-        # The first steps are slower than the rest.
-        left = (total - done) * min(step['time'] for step in steps[-5:])
-        text = f'{done} of {total} iterations, loss {steps[-1]["loss"]:.2f}, {minutes(left)} left'
+        text = f'{done} of {total} iterations, loss {steps[-1]["loss"]:.2f}'
+        if 'loss_bbox' in steps[-1]:
+            # The first steps are slower than the rest.
+            text += f', {minutes((total - done) * min(step["time"] for step in steps[-5:]))} left'
+        else:
+            text += ' (the classes first: the others take longer)'
         if done == total:
             text = f'{total} iterations, loss {steps[-1]["loss"]:.2f}; evaluating'
         line.show(text, done / total)

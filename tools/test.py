@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
 from mmvitbackbones.checkpoints import OURS, is_classifier, read_checkpoint
+from mmvitbackbones.hooks.runner_model import model_of
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
@@ -84,7 +85,7 @@ def main() -> None:
         if not args.demo:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)
-        model = getattr(runner.model, 'module', runner.model)
+        model = model_of(runner)
         published = False
         if is_classifier(model):
             report = load_classifier(runner, checkpoint, args.checkpoint, complete=True)

@@ -14,6 +14,7 @@ from mmengine.runner import find_latest_checkpoint
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
 from mmvitbackbones.checkpoints import is_classifier, read_checkpoint
+from mmvitbackbones.hooks.runner_model import model_of
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
@@ -76,7 +77,7 @@ def main() -> None:
             check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
         runner = build_runner(cfg, args)
-        model = getattr(runner.model, 'module', runner.model)
+        model = model_of(runner)
         if cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed

@@ -136,12 +136,13 @@ def draw_scene(
         mask = alpha >= 0.5
         covered = owner.copy()
         covered[region][mask] = len(placed) + 1
-        area = int(mask.sum())
-        if not _all_visible(covered, [*areas, area], max_side):
+        areas.append(int(mask.sum()))
+        hidden = [number for number in np.unique(owner[region][mask]) if number]
+        if not _all_visible(covered, [*hidden, len(areas)], areas, max_side):
+            areas.pop()
             continue
         owner = covered
         placed.append(glyph)
-        areas.append(area)
         patch = image[region]
         patch += alpha[..., None] * (_contrasting_colour(rng, patch) - patch)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(2, 9)
@@ -264,12 +265,14 @@ def _stamp(glyph: Glyph, side: float, angle: float) -> np.ndarray:
     return np.clip(0.5 + (ink - INK) * 0.4 * CELL * scale, 0, 1)
 
 
-def _all_visible(owner: np.ndarray, areas: list[int], max_side: int) -> bool:
-    """Whether enough is seen of every digit, ``areas`` being their pixels when uncovered."""
-    for number, area in enumerate(areas, 1):
+def _all_visible(owner: np.ndarray, numbers: list[int], areas: list[int], max_side: int) -> bool:
+    """Whether enough is seen of these digits, ``areas`` being the pixels of all when uncovered."""
+    for number in numbers:
         visible = (owner == number).astype(np.uint8)
         side = max(cv2.boundingRect(visible)[2:])
-        if visible.sum() < MIN_VISIBLE * area or not DIGIT_SIDE[0] <= side <= max_side:
+        if visible.sum() < MIN_VISIBLE * areas[number - 1]:
+            return False
+        if not DIGIT_SIDE[0] <= side <= max_side:
             return False
     return True
 

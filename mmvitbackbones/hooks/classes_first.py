@@ -10,6 +10,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from .runner_model import model_of
+
 
 @HOOKS.register_module()
 class ClassesFirstHook(Hook):
@@ -41,7 +43,7 @@ class ClassesFirstHook(Hook):
         Raises:
             ValueError: If it has no single box head.
         """
-        model = getattr(runner.model, 'module', runner.model)
+        model = model_of(runner)
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
         if not hasattr(head, 'loss_cls'):
             raise ValueError(
@@ -51,7 +53,7 @@ class ClassesFirstHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Choose what the model learns in this iteration."""
-        model = getattr(runner.model, 'module', runner.model)
+        model = model_of(runner)
         done = runner.iter / (self.fraction * runner.max_iters)
         if done >= 1:
             vars(model).pop('loss', None)

@@ -18,6 +18,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..datasets.digit_scenes import write_image
+from .runner_model import model_of
 
 SIDE = 256  # pixels a picture, each
 TITLE = 24  # pixels above
@@ -77,7 +78,7 @@ class PredictionGridHook(Hook):
         done, total = runner.iter + 1, runner.max_iters
         if done not in {max(1, round(fraction * total)) for fraction in self.fractions}:
             return
-        model = getattr(runner.model, 'module', runner.model)
+        model = model_of(runner)
         predictions, features = _predict(model, self._samples)
         if not self._columns:
             truth = [_drawn(self._visualizer, sample, draw_gt=True) for sample in predictions]

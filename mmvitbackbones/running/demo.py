@@ -74,7 +74,7 @@ def _settings(demo: object) -> dict[str, int]:
         raise ValueError(f'demo must be a dict of {", ".join(DEFAULTS)}, got {demo!r}')
     settings = {**DEFAULTS, **demo}
     for name, value in settings.items():
-        least = 0 if name == 'warmup' else 1
+        least = dict(warmup=0, size=32).get(name, 1)
         if type(value) is not int or value < least:
             raise ValueError(f'demo.{name} must be an integer of at least {least}, got {value!r}')
     # A run shorter than the warm-up is still a run.

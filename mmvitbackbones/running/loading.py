@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from ..checkpoints import LoadReport, load_published
+from ..hooks.runner_model import model_of
 
 
 def load_classifier(
@@ -29,7 +30,7 @@ def load_classifier(
     Raises:
         ValueError: As :func:`load_published`; or if the file is not complete.
     """
-    model = getattr(runner.model, 'module', runner.model)
+    model = model_of(runner)
     try:
         report = load_published(model, checkpoint, source=path)
     except ValueError as error:

@@ -193,6 +193,15 @@ def test_semantic_labels_are_those_of_the_scenes():
     assert (labels == 0).mean() > 0.3
 
 
+@pytest.mark.parametrize('name', ['maskrcnn_rmt_t_1x', 'semfpn_rmt_t_80k'])
+def test_scenes_of_another_size(name):
+    cfg = narrow_config(name, {'demo.size': 96}, demo=True)
+    init_default_scope(cfg.default_scope)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        sample = DATASETS.build({**loader.dataset, '_scope_': cfg.default_scope})[0]
+        assert max(sample['inputs'].shape[1:]) == 96
+
+
 def test_config_that_lacks_what_most_have():
     """No hooks, no log processor, no switches for them."""
     cfg = Config(dict(narrow_config('maskrcnn_rmt_s_1x')._cfg_dict))

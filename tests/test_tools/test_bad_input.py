@@ -223,6 +223,7 @@ def test_weights_to_start_from_that_do_not_fit(tool, tmp_path):
         ('demo.iterations=5', ['demo', 'max_iters']),
         ('demo=5', ['demo', 'max_iters']),
         ('demo.max_iters=0', ['demo.max_iters', 'at least 1']),
+        ('demo.size=16', ['demo.size', 'at least 32']),
     ],
 )
 def test_options_that_do_not_fit(tool, option, words):
