@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.shallow_rmt),
         drop_path_rate=0.0,
-        norm_eval=False,
+        norm_cfg=_base_.narrow_norm,  # two scenes a process are too few for batch normalisation
         init_cfg=None,
     ),
     **_base_.narrow_detector,

@@ -10,6 +10,7 @@ from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
 from .hooks import ClassesFirstHook, PredictionGridHook, RandomShiftHook  # noqa: E402
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
 from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
+from .running.published import as_published  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
 allow_mmengine_classes()
@@ -26,6 +27,7 @@ __all__ = [
     'RegionViT',
     'VisionLongformer',
     '__version__',
+    'as_published',
     'get_config',
     'load_published',
 ]

@@ -23,6 +23,7 @@ class GoldenCase:
     """One case: its options, published keys, formula-made weights, input and outputs."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.info = json.loads((FOLDER / f'{name}.json').read_text())
         self.keys = json.loads((FOLDER / f'{name}.keys.json').read_text())
         self.arrays = np.load(FOLDER / f'{name}.npz')
@@ -42,11 +43,15 @@ class GoldenCase:
     def check(self, maps: tuple[Tensor, ...], tolerance: float) -> None:
         """Compare with the published stage outputs, in units of their standard deviation."""
         for i, found in enumerate(maps):
-            assert tuple(found.shape) == tuple(self.arrays[f'stage{i}_shape'])
-            _, std = self.arrays[f'stage{i}_mean_std']
-            values = found.detach().double().contiguous().flatten().numpy()
-            error = np.abs(values[self.arrays[f'stage{i}_index']] - self.arrays[f'stage{i}_value'])
-            assert error.max() <= tolerance * std, f'stage {i}: {error.max() / std:.2e} std'
+            self.compare(f'stage{i}', found, tolerance)
+
+    def compare(self, name: str, found: Tensor, tolerance: float) -> None:
+        """Compare with one published output, in units of its standard deviation."""
+        assert tuple(found.shape) == tuple(self.arrays[f'{name}_shape'])
+        _, std = self.arrays[f'{name}_mean_std']
+        values = found.detach().double().contiguous().flatten().numpy()
+        error = np.abs(values[self.arrays[f'{name}_index']] - self.arrays[f'{name}_value'])
+        assert error.max() <= tolerance * std, f'{name}: {error.max() / std:.2e} std'
 
 
 def _formula(key: str, shape: list[int]) -> Tensor:

@@ -92,7 +92,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('before, text', [*blocks('python')])
 def test_python(folder, before, text):
-    if 'RegionViT-S.pth' in text:
+    if 'MaskRCNN_1x_RegionViT-S.pth' in text:
+        case = golden_cases.GoldenCase('det_maskrcnn_regionvit_small_exact')
+        torch.save(dict(model=case.weights()), 'checkpoints/MaskRCNN_1x_RegionViT-S.pth')
+    elif 'RegionViT-S.pth' in text:
         torch.save(RegionViT('small').state_dict(), 'checkpoints/RegionViT-S.pth')
     if 'focal-tiny' in text:
         case = golden_cases.GoldenCase('focal_tiny_cls')

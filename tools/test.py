@@ -12,17 +12,19 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 from mmengine.config import Config
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
-from mmvitbackbones.checkpoints import OURS, is_classifier, read_checkpoint
+from mmvitbackbones.checkpoints import OURS, read_checkpoint
 from mmvitbackbones.hooks.runner_model import model_of
 from mmvitbackbones.running import (
     add_common_arguments,
     build_runner,
     check_data,
     check_fit,
-    load_classifier,
     load_config,
+    load_whole,
     make_demo_data,
     plain_errors,
+    takes_published,
+    use_published,
     use_tta,
 )
 
@@ -82,13 +84,14 @@ def main() -> None:
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
         set_up(cfg, args)
         checkpoint = read_checkpoint(args.checkpoint)
+        cfg = use_published(cfg, checkpoint, args.checkpoint, args.cfg_options)
         if not args.demo:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)
         model = model_of(runner)
         published = False
-        if is_classifier(model):
-            report = load_classifier(runner, checkpoint, args.checkpoint, complete=True)
+        if takes_published(model, checkpoint):
+            report = load_whole(runner, checkpoint, args.checkpoint, complete=True)
             published = report.kind != OURS
         if not published:
             check_fit(model, checkpoint, args.checkpoint)

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 import mmvitbackbones  # noqa: F401  (registers the backbones)
-from mmvitbackbones.checkpoints import is_classifier, read_checkpoint
+from mmvitbackbones.checkpoints import read_checkpoint
 from mmvitbackbones.hooks.runner_model import model_of
 from mmvitbackbones.running import (
     add_common_arguments,
@@ -22,10 +22,12 @@ from mmvitbackbones.running import (
     check_fit,
     check_overlap,
     check_weights,
-    load_classifier,
     load_config,
+    load_whole,
     make_demo_data,
     plain_errors,
+    takes_published,
+    use_published,
 )
 
 
@@ -76,14 +78,16 @@ def main() -> None:
         if not cfg.get('resume'):
             check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
+        if checkpoint is not None and not cfg.get('resume'):
+            cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options)
         runner = build_runner(cfg, args)
         model = model_of(runner)
         if cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
-        elif checkpoint is not None and is_classifier(model):
+        elif checkpoint is not None and takes_published(model, checkpoint):
             model.init_weights()
-            load_classifier(runner, checkpoint, cfg.load_from)
+            load_whole(runner, checkpoint, cfg.load_from)
         else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()

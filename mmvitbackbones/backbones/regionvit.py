@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.regionvit import FAMILY
 from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
 from ..ops.layout import as_image, channels_last
-from ..ops.windows import Neighbourhood, merge, pad_to_multiple, partition
+from ..ops.windows import Neighbourhood, grid, merge, pad_to, pad_to_multiple, partition
 from .options import (
     check_choice,
     check_flags,
@@ -72,6 +72,10 @@ class RegionViT(Pyramid):
             ('w/ PEG' in Table 5). Defaults to False.
         outputs (str): 'local', the maps of local tokens, or 'regional', those of the regional
             tokens, which the classifier takes. Defaults to 'local'.
+        regional_padding (str): Where the regional grid's patches go beyond an image that 4M does
+            not divide: 'end', at the bottom and right, as much as is needed; 'published', as the
+            published detectors were trained: half of it at the top and left, and where one side
+            needs it both get it, a whole patch if they are divisible. Defaults to 'end'.
         out_indices (Sequence[int], optional): Stages to emit; None: all.
         out_norm (str, optional): 'inline' (the published detectors: the next stage also receives
             the normalised tokens), 'output', or None. Defaults to 'inline'.
@@ -99,6 +103,7 @@ class RegionViT(Pyramid):
         window_size: int | Sequence[int] | None = None,
         peg: bool = False,
         outputs: str = 'local',
+        regional_padding: str = 'end',
         out_indices: Sequence[int] | None = None,
         out_norm: str | None = 'inline',
         drop_path_rate: float = 0.1,
@@ -118,6 +123,11 @@ class RegionViT(Pyramid):
         regional = arch['regional']
         check_flags(peg=peg, with_cp=with_cp, **{"arch['regional']": regional})
         check_choice('outputs', outputs, ('local', 'regional'))
+        check_choice('regional_padding', regional_padding, ('end', 'published'))
+        if regional_padding == 'published' and not regional:
+            raise ValueError(
+                "regional_padding='published' needs an arch with regional tokens: leave it out"
+            )
         if outputs == 'regional' and (not regional or out_norm == 'inline'):
             raise ValueError(
                 "outputs='regional' needs an arch with regional tokens, and an out_norm other than "
@@ -143,7 +153,7 @@ class RegionViT(Pyramid):
         ]
         stem: LocalTokenization
         if regional:
-            stem = Tokenization(arch['stem'], dims[0], window)
+            stem = Tokenization(arch['stem'], dims[0], window, regional_padding)
         else:
             stem = LocalTokenization(arch['stem'], dims[0])
         stride = PATCH if outputs == 'local' else PATCH * window
@@ -202,11 +212,13 @@ class Tokenization(LocalTokenization):
         stem (str): See :class:`LocalTokenization`.
         dims (int): Channels C.
         window (int): Side M of a window: a regional token sees 4M x 4M pixels.
+        padding (str): 'end' or 'published', see :class:`RegionViT`.
     """
 
-    def __init__(self, stem: str, dims: int, window: int) -> None:
+    def __init__(self, stem: str, dims: int, window: int, padding: str = 'end') -> None:
         super().__init__(stem, dims)
         self.patch = PATCH * window
+        self.padding = padding
         self.regional = nn.Conv2d(3, dims, self.patch, stride=self.patch)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,11 +229,24 @@ class Tokenization(LocalTokenization):
 
         Returns:
             tuple[Tensor, Tensor]: Local tokens (B, ceil(H / 4), ceil(W / 4), C), and regional
-            tokens (B, ceil(H / 4M), ceil(W / 4M), C).
+            tokens (B, ceil(H / 4M), ceil(W / 4M), C); with published padding up to a row and a
+            column more of them.
         """
         pixels = channels_last(image).permute(0, 2, 3, 1)
-        padded = pad_to_multiple(pixels, self.patch, self.patch)
+        if self.padding == 'published':
+            padded = self._pad_as_published(pixels)
+        else:
+            padded = pad_to_multiple(pixels, self.patch, self.patch)
         return *super().forward(image), as_image(self.regional, padded)
+
+    def _pad_as_published(self, pixels: Tensor) -> Tensor:
+        """Pad (B, H, W, 3) on all sides, unless both sides are divisible."""
+        over = [side % self.patch for side in pixels.shape[1:3]]
+        if not any(over):
+            return pixels
+        rows, columns = (self.patch - rest for rest in over)
+        top, left = rows // 2, columns // 2
+        return F.pad(pixels, (0, 0, left, columns - left, top, rows - top))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -286,8 +311,13 @@ class R2LStage(Stage):
         window = min(self.window, height), min(self.window, width)
         tokens = join(*maps, window=window)
         valid, own = None, Neighbourhood(window)
-        if not own.sees_only_the_map(size):
-            valid = F.pad(own.on_map(size, tokens.device), (len(maps) - 1, 0), value=True)
+        rows, columns = grid(size, window)
+        below, beside = tokens.shape[1] - rows, tokens.shape[2] - columns
+        if below or beside or not own.sees_only_the_map(size):
+            valid = own.on_map(size, tokens.device).unflatten(0, (rows, columns))
+            # Regions beyond all local tokens have none of their own.
+            valid = F.pad(valid, (0, 0, 0, beside, 0, below)).flatten(0, 1)
+            valid = F.pad(valid, (len(maps) - 1, 0), value=True)
         for i, block in enumerate(self.blocks):
             tokens = self.run(block, tokens, window, valid)
             if i == 0 and self.peg is not None:
@@ -308,6 +338,9 @@ def join(local: Tensor, *regional: Tensor, window: Sequence[int]) -> Tensor:
         Tensor: (B, rows, columns, R + h * w, C) with R of 0 or 1, zeros where a window reaches
         beyond the map.
     """
+    for x in regional:
+        # With published padding there are more regions than windows.
+        local = pad_to(local, x.shape[1] * window[0], x.shape[2] * window[1])
     windows = partition(local, window)
     return torch.cat([*(x.unsqueeze(3) for x in regional), windows], dim=3)
 

@@ -1,6 +1,6 @@
 """Published weights: recognise, rename, resize, report; and safe reading of files."""
 
-from .published import OURS, LoadReport, is_classifier, load_published
+from .published import OURS, LoadReport, is_classifier, is_published, load_published
 from .reading import (
     UnreadableCheckpointError,
     allow_mmengine_classes,
@@ -14,6 +14,7 @@ __all__ = [
     'UnreadableCheckpointError',
     'allow_mmengine_classes',
     'is_classifier',
+    'is_published',
     'load_published',
     'read_checkpoint',
     'use_safe_loading',

@@ -27,13 +27,14 @@ class Conversion:
         tensors (dict[str, Tensor]): By our name.
         tied (list[str]): Published names of second copies of tensors that are tied.
         unused (list[str]): Published names of what has no counterpart here.
-        classifier (dict[str, Tensor]): By published name, what only a classifier needs.
+        rest (dict[str, Tensor]): By published name, what a classifier has beyond the backbone; by
+            that of mmdetection or mmsegmentation, what their models have.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     tied: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    classifier: dict[str, Tensor] = field(default_factory=dict)
+    rest: dict[str, Tensor] = field(default_factory=dict)
 
 
 def rename(name: str, rules: Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]) -> str:

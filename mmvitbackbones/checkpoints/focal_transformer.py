@@ -50,7 +50,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     result = Conversion()
     for name, tensor in state.items():
         if CLASSIFIER.match(name):
-            result.classifier[name] = tensor
+            result.rest[name] = tensor
         elif _INDEX.search(name):
             result.unused.append(name)
         else:

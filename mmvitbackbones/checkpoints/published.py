@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from . import detectron2
 from .conversion import Conversion, in_classifier
 from .family import FAMILIES, Family, Hint, family_of
 from .reading import read_checkpoint
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
 
+# What a head's number of classes decides about: of classifiers, detectors and segmenters.
+_CLASS_LAYER = re.compile(
+    r'^(head\.fc|(.+\.)?(fc_cls|fc_reg|conv_logits|retina_cls|conv_seg))\.(weight|bias)$'
+)
 # A detector adds these to what was published for classification.
 _MAY_START_NEW = re.compile(r'^out_norms\.|\.peg\.')
 _BLOCK = re.compile(r'^stages\.(\d+)\.blocks\.(\d+)\.')
@@ -77,16 +83,18 @@ def load_published(
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
     source: str = 'a state dict',
 ) -> LoadReport:
-    """Load published weights, or our own, into a backbone, or into a whole classifier.
+    """Load published weights, or our own, into a backbone or a whole model.
 
     A published file is taken as it is: recognised by its names, renamed, and resized where the
     windows differ. Output norms and PEG may be missing from it, and start new; so does, with a
     warning, what cannot be resized. What the model's options switch off is left out.
 
     Args:
-        model (nn.Module): One of this package's backbones; or an ``ImageClassifier`` of mmpretrain
-            with one, a neck of this package and a ``LinearClsHead``. The linear layer of a head for
-            another number of classes starts new, with a warning.
+        model (nn.Module): One of this package's backbones; or a whole model with one: an
+            ``ImageClassifier`` of mmpretrain with a neck of this package and a ``LinearClsHead``, a
+            detector of mmdetection or a segmenter of mmsegmentation. For published detectors
+            :func:`mmvitbackbones.as_published` makes the config. The last layers of heads for
+            another number of classes start new, with a warning.
         path_or_state_dict (str | os.PathLike[str] | Mapping[str, Any]): A file, a URL, or what such
             a file holds.
         source (str): What messages call the latter, such as the file that it was read from.
@@ -95,41 +103,40 @@ def load_published(
         LoadReport: What was loaded, resized, left new and left unused; also written to the log.
 
     Raises:
-        TypeError: If ``model`` is neither.
+        TypeError: If ``model`` is none of them.
         ValueError: If the weights are of another family or size, or tensors are missing or
             unexpected; the model is then left as it was.
         FileNotFoundError: If there is no such file.
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
-    classifier = model if is_classifier(model) else None
     # Whether it is one of ours, its family says.
-    backbone: Any = model if classifier is None else classifier.backbone
+    backbone: Any = model if family_of(model) else getattr(model, 'backbone', None)
     family = family_of(backbone)
     if family is None:
         names = ', '.join(known.name for known in FAMILIES)
         raise TypeError(
-            f'load_published takes a backbone of this package ({names}), or an ImageClassifier '
-            f"with one, got {type(backbone).__name__}; a detector's backbone is its .backbone"
+            f'load_published takes a backbone of this package ({names}), or a classifier, detector '
+            f'or segmenter with one, got {type(model).__name__}'
         )
     if isinstance(path_or_state_dict, Mapping):
         checkpoint = path_or_state_dict
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
     kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
-    if classifier is not None and family.check_classifier is not None:
+    if is_classifier(model) and family.check_classifier is not None:
         family.check_classifier(backbone, kind != OURS, found.tensors, source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
     filled, restarted = _fill(backbone, family, found.tensors, report)
-    if classifier is None:
-        report.unused += found.classifier
+    if backbone is model:
+        report.unused += found.rest
         backbone.load_state_dict(filled, strict=False)
     else:
         filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
-        rest, new = _fill_classifier(classifier, found.classifier, source)
-        classifier.load_state_dict({**filled, **rest}, strict=False)
+        rest, new = _fill_rest(model, found.rest, source)
+        model.load_state_dict({**filled, **rest}, strict=False)
         report.loaded += rest
         report.new += new
-        report.unused += new
+        report.unused += [name for name in new if name in found.rest]
         restarted += new
     print_log(str(report), logger='current')
     _warn(restarted, report)
@@ -140,6 +147,15 @@ def is_classifier(model: nn.Module) -> bool:
     """Whether a model is an ``ImageClassifier`` with one of this package's backbones."""
     backbone = getattr(model, 'backbone', None)
     return type(model).__name__ == 'ImageClassifier' and family_of(backbone) is not None
+
+
+def is_published(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has the names of a published backbone, alone or in a whole model."""
+    state = tensors_of(checkpoint)
+    if detectron2.recognise(state):
+        return True
+    state = _split(state)[0]
+    return any(family.recognise(state) for family in FAMILIES)
 
 
 def _fill(
@@ -186,16 +202,20 @@ def _fill(
     return filled, restarted
 
 
-def _fill_classifier(
+def _fill_rest(
     model: nn.Module, tensors: Mapping[str, Tensor], source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What to load into a classifier's neck and head, and the linear layer if it starts new."""
-    target = {n: t for n, t in model.state_dict().items() if n.startswith(('neck.', 'head.'))}
+    """What to load into a model's necks and heads, and the layers of them that start new."""
+    target = {n: t for n, t in model.state_dict().items() if not n.startswith('backbone.')}
     found = {in_classifier(name): tensor for name, tensor in tensors.items()}
-    weight = 'head.fc.weight'
-    new = []
-    if weight in found and weight in target and len(found[weight]) != len(target[weight]):
-        new = [name for name in target if name.startswith('head.fc.')]
+    new = [
+        name
+        for name, tensor in found.items()
+        if name in target
+        and _CLASS_LAYER.match(name)
+        and tensor.shape[1:] == target[name].shape[1:]
+        and tensor.shape[0] != target[name].shape[0]
+    ]
     filled = {name: tensor for name, tensor in found.items() if name in target and name not in new}
     _check_names(
         missing=[name for name in target if name not in filled and name not in new],
@@ -205,7 +225,7 @@ def _fill_classifier(
     for name, tensor in filled.items():
         if tensor.shape != target[name].shape:
             raise ValueError(
-                f'{source}: {name} is of shape {tuple(tensor.shape)}, the classifier wants '
+                f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
                 f'{tuple(target[name].shape)}'
             )
     return filled, new
@@ -265,10 +285,11 @@ def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
+    # detectron2's files may have arrays instead.
     return {
-        re.sub(r'^module\.', '', name): tensor
-        for name, tensor in checkpoint.items()
-        if isinstance(tensor, Tensor) and not name.startswith('data_preprocessor.')
+        re.sub(r'^module\.', '', name): torch.as_tensor(value)
+        for name, value in checkpoint.items()
+        if isinstance(value, (Tensor, np.ndarray)) and not name.startswith('data_preprocessor.')
     }
 
 
@@ -282,21 +303,20 @@ def _identify(
     state: dict[str, Tensor], family: Family, target: Mapping[str, Tensor], source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
-    others = {}
-    if any(name.startswith('backbone.') for name in state):  # a whole detector or classifier
-        others = {n: tensor for n, tensor in state.items() if not n.startswith('backbone.')}
-        state = {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')}
+    if detectron2.recognise(state):
+        state = detectron2.convert(state)
+    state, others = _split(state)
     if family.recognise(state):
         try:
             found = family.convert(state)
         except ValueError as error:
             raise ValueError(f'{source}: {error}') from None
-        found.unused += others
+        found.rest.update(others)
         return f'published {family.name}', found
     for other in FAMILIES:
         if other.recognise(state):
             raise ValueError(f'{source} holds {other.name} weights, the model is {family.name}')
-    ours = Conversion(tensors=state, classifier=others)
+    ours = Conversion(tensors=state, rest=others)
     if not set(ours.tensors) & set(target):
         names = ', '.join(list(state)[:3]) or 'no tensor at all'
         raise ValueError(
@@ -304,6 +324,15 @@ def _identify(
             f'({len(state)} tensors)'
         )
     return OURS, ours
+
+
+def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The backbone's tensors of a whole model, by the backbone's names, and the others."""
+    if not any(name.startswith('backbone.') for name in state):
+        return state, {}
+    others = {n: tensor for n, tensor in state.items() if not n.startswith('backbone.')}
+    state = {n[len('backbone.') :]: t for n, t in state.items() if n.startswith('backbone.')}
+    return state, others
 
 
 def _check_size(

@@ -51,7 +51,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     result = Conversion()
     for name, tensor in state.items():
         if CLASSIFIER.match(name):
-            result.classifier[name] = tensor
+            result.rest[name] = tensor
         elif _TIED.search(name):
             twin = _TIED.sub(r'\1.', name)
             if twin not in state or not torch.equal(state[twin], tensor):

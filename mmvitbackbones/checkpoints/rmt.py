@@ -56,7 +56,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     result = Conversion()
     for name, tensor in state.items():
         if CLASSIFIER.match(name):
-            result.classifier[name] = tensor
+            result.rest[name] = tensor
         elif _UNUSED.search(name):
             result.unused.append(name)
         elif _QUERY.search(name):

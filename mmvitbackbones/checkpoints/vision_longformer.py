@@ -77,7 +77,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion:
     for name, tensor in state.items():
         empty = name.endswith('.cls_pos_embed') and not tensor.numel()
         if CLASSIFIER.match(name):
-            result.classifier[name] = tensor
+            result.rest[name] = tensor
         elif _UNUSED.search(name) or empty:
             result.unused.append(name)
         elif _TIED.search(name):

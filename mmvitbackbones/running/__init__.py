@@ -3,7 +3,7 @@
 from .checks import check_data, check_fit, check_overlap, check_weights
 from .command_line import add_common_arguments, build_runner, make_demo_data, plain_errors
 from .config import load_config
-from .loading import load_classifier
+from .loading import load_whole, takes_published, use_published
 from .tta import use_tta
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     'check_fit',
     'check_overlap',
     'check_weights',
-    'load_classifier',
     'load_config',
+    'load_whole',
     'make_demo_data',
     'plain_errors',
+    'takes_published',
+    'use_published',
     'use_tta',
 ]

@@ -1,25 +1,56 @@
-"""Whole classifiers are loaded here instead of by mmengine, which knows no published names."""
+"""Whole models are loaded here where mmengine would know no published names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.runner import Runner
+from torch import nn
 
-from ..checkpoints import LoadReport, load_published
+from ..checkpoints import LoadReport, is_classifier, is_published, load_published
 from ..hooks.runner_model import model_of
+from .published import as_published
 
 
-def load_classifier(
+def use_published(
+    cfg: Config, checkpoint: Mapping[str, Any], path: str, cfg_options: Mapping[str, Any] | None
+) -> Config:
+    """A config with the settings of the published detector that it starts from.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (Mapping[str, Any]): What the file holds; where it is no such detector, the
+            config stays as it is.
+        path (str): The file, for messages.
+        cfg_options (Mapping[str, Any], optional): What was set by hand, which goes before.
+
+    Returns:
+        Config: The config to run.
+
+    Raises:
+        ValueError: As :func:`as_published`.
+    """
+    cfg = as_published(cfg, checkpoint, path)
+    cfg.merge_from_dict(dict(cfg_options or {}))
+    return cfg
+
+
+def takes_published(model: nn.Module, checkpoint: Mapping[str, Any]) -> bool:
+    """Whether :func:`load_whole` loads a checkpoint into a model, instead of mmengine."""
+    return is_classifier(model) or is_published(checkpoint)
+
+
+def load_whole(
     runner: Runner, checkpoint: Mapping[str, Any], path: str, complete: bool = False
 ) -> LoadReport:
-    """Load a whole classifier, as published or our own, before a run.
+    """Load a whole model, as published or our own, before a run.
 
     For training call its ``init_weights`` before: mmengine's own call does nothing then.
 
     Args:
-        runner (Runner): Has the model, an ``ImageClassifier``.
+        runner (Runner): Has the model.
         checkpoint (Mapping[str, Any]): What the file holds.
         path (str): The file, for messages.
         complete (bool): Whether parts may not start new, such as a head for other classes.
@@ -39,7 +70,7 @@ def load_classifier(
     if complete and report.new:
         raise ValueError(
             f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained. '
-            'Is model.head.num_classes that of the file?'
+            'Is num_classes of the heads that of the file?'
         )
     runner._load_from = None
     return report
