@@ -1,11 +1,14 @@
-# What `make demo FAMILY=rmt` runs: a narrow RMT, trained from scratch.
+# What `make demo FAMILY=rmt` runs: a narrow RMT, trained from scratch. Two scenes a process are too
+# few for batch normalisation.
 _base_ = ['./maskrcnn_rmt_t_1x.py', '_base_/demo_detector.py']
 
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.shallow_rmt),
         drop_path_rate=0.0,
-        norm_cfg=_base_.narrow_norm,  # two scenes a process are too few for batch normalisation
+        norm_cfg=dict(
+            type='GN', num_groups=4
+        ),  # two scenes a process are too few for batch normalisation
         init_cfg=None,
     ),
     **_base_.narrow_detector,

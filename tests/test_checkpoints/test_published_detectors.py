@@ -11,7 +11,8 @@ pytest.importorskip('mmdet')
 
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
-from narrow_configs import CONFIGS
+from narrow_configs import CONFIGS, narrow_config
+from published_files import RMT_FILES
 from running_tools import own_instances
 
 import mmvitbackbones
@@ -187,3 +188,34 @@ def test_heads_for_other_classes_start_new(weights, caplog):
     assert {*report.new} == {
         f'roi_head.{layer}.{leaf}' for layer in layers for leaf in ('weight', 'bias')
     }
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['maskrcnn_rmt_t_1x', 'cascade_maskrcnn_rmt_s_3x', 'retinanet_rmt_t_1x', 'semfpn_rmt_t_80k'],
+)
+def test_published_rmt_models(name):
+    """Those of mmdetection 2 and mmsegmentation 0: only the backbone has other names."""
+    cfg = narrow_config(name)
+    cfg.model.backbone.update(arch=RMT_FILES.arch, out_norm='output')
+    cfg.model.neck.in_channels = RMT_FILES.arch['dims']
+    with own_instances(), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    theirs, classifier = RMT_FILES.state(out_norm='output'), RMT_FILES.layout().classifier
+    state = {f'backbone.{n}': tensor for n, tensor in theirs.items() if n not in classifier}
+    others = {n: t for n, t in model.state_dict().items() if not n.startswith('backbone.')}
+    state |= {name: tensor + 1 for name, tensor in others.items()}
+    file = dict(state_dict=state, meta=dict(mmdet_version='2.11.0'), optimizer={})
+    assert mmvitbackbones.as_published(cfg, file).pretty_text == cfg.pretty_text
+    report = mmvitbackbones.load_published(model, file)
+    assert report.kind == 'published RMT' and not report.new
+    # Constants, and norms of stages that a RetinaNet does not take.
+    assert all('.Relpos.' in n or n.startswith('out_norms.0.') for n in report.unused)
+    indices = cfg.model.backbone.get('out_indices')
+    alone = RMT_FILES.build(out_norm='output', out_indices=indices)
+    mmvitbackbones.load_published(alone, theirs)
+    expected = {f'backbone.{name}': tensor for name, tensor in alone.state_dict().items()}
+    expected |= {name: state[name] for name in others}
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
