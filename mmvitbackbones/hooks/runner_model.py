@@ -8,5 +8,8 @@ from mmengine.runner import Runner
 
 
 def model_of(runner: Runner) -> Any:
-    """A runner's model, without what wraps it when several processes train together."""
-    return getattr(runner.model, 'module', runner.model)
+    """A runner's model, without what wraps it for several processes or several views."""
+    model = runner.model
+    while hasattr(model, 'module'):
+        model = model.module
+    return model
