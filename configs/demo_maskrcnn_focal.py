@@ -5,4 +5,5 @@ model = dict(
     backbone=dict(arch=dict(_delete_=True, **_base_.shallow), drop_path_rate=0.0, init_cfg=None),
     **_base_.narrow_detector,
 )
+demo = dict(max_iters=1400)
 optim_wrapper = _base_.narrow_optim_wrapper

@@ -136,7 +136,7 @@ def load_published(
         model.load_state_dict({**filled, **rest}, strict=False)
         report.loaded += rest
         report.new += new
-        report.unused += [name for name in new if name in found.rest]
+        report.unused += new
         restarted += new
     print_log(str(report), logger='current')
     _warn(restarted, report)

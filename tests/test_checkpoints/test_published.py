@@ -492,5 +492,7 @@ def test_in_a_detector(tmp_path):
         assert report.kind == 'mmvitbackbones' and not report.new
         others = [n for n in trained.state_dict() if not n.startswith('backbone.')]
         assert others and report.unused == others
-    with pytest.raises(TypeError, match='RMT, ViL.*or an .*, got RetinaNet.*its .backbone'):
-        load_published(trained, path)
+        report = load_published(trained, path)
+        assert report.kind == 'mmvitbackbones' and not report.new and not report.unused
+    with pytest.raises(TypeError, match='RMT, ViL.*or a classifier, detector or .*, got Linear'):
+        load_published(torch.nn.Linear(1, 1), path)

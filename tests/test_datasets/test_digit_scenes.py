@@ -152,10 +152,10 @@ def test_a_digit_is_never_covered_too_far():
         return owner
 
     enough = int(MIN_VISIBLE * 1200)
-    assert digit_scenes._all_visible(owner_with(enough), [1200], 110)
-    assert not digit_scenes._all_visible(owner_with(enough - 1), [1200], 110)
-    assert not digit_scenes._all_visible(owner_with(1200), [1200], 39), 'too large'
-    assert not digit_scenes._all_visible(np.eye(23, dtype=np.uint8), [23], 110), 'too small'
+    assert digit_scenes._all_visible(owner_with(enough), [1], [1200], 110)
+    assert not digit_scenes._all_visible(owner_with(enough - 1), [1], [1200], 110)
+    assert not digit_scenes._all_visible(owner_with(1200), [1], [1200], 39), 'too large'
+    assert not digit_scenes._all_visible(np.eye(23, dtype=np.uint8), [1], [23], 110), 'too small'
 
 
 def test_second_call_leaves_the_files_alone(root, capsys):
