@@ -6,9 +6,7 @@ model = dict(
     backbone=dict(
         arch=dict(_delete_=True, **_base_.shallow_rmt),
         drop_path_rate=0.0,
-        norm_cfg=dict(
-            type='GN', num_groups=4
-        ),  # two scenes a process are too few for batch normalisation
+        norm_cfg=dict(type='GN', num_groups=4),
         init_cfg=None,
     ),
     **_base_.narrow_detector,

@@ -51,14 +51,12 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     """Carry the options of the command line into the config.
 
     Raises:
-        ValueError: If --out has another ending, the config cannot draw, or --tta lacks settings.
+        ValueError: If the config cannot draw, or --tta lacks settings.
     """
     if args.tta:
         use_tta(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out:
-        if not args.out.endswith(('.pkl', '.pickle')):
-            raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
         dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
         metrics = cfg.test_evaluator
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
@@ -82,9 +80,12 @@ def main() -> None:
     args = parse_args()
     with plain_errors():
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
-        set_up(cfg, args)
+        if args.out and not args.out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
         checkpoint = read_checkpoint(args.checkpoint)
+        # Before --tta wraps the model, and before its and other arguments go before options.
         cfg = use_published(cfg, checkpoint, args.checkpoint, args.cfg_options)
+        set_up(cfg, args)
         if not args.demo:
             check_data(cfg, 'test_dataloader')
         runner = build_runner(cfg, args)

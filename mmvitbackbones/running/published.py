@@ -53,7 +53,7 @@ def as_published(
         :func:`mmvitbackbones.load_published`.
 
     Raises:
-        ValueError: If the config is of another variant, head or number of classes.
+        ValueError: If the config is of another variant or head.
         FileNotFoundError: If there is no such file.
         UnreadableCheckpointError: If the file is damaged or holds more than plain data.
     """
@@ -102,13 +102,15 @@ def _check_model(model: ConfigDict, state: Mapping[str, Tensor], source: str) ->
 
 def _outline(backbone: ConfigDict) -> tuple[int, int, bool]:
     """First channels, depth of the third stage, and PEG of a config's RegionViT."""
+    from ..backbones.options import resolve_arch
     from ..backbones.regionvit import ARCHS
 
-    arch = backbone.get('arch', 'small')
-    if not isinstance(arch, str):
-        arch = {**ARCHS[arch.get('base', 'small')], **arch}
-    else:
-        arch = ARCHS[arch]
+    arch = resolve_arch(
+        backbone.get('arch', 'small'),
+        ARCHS,
+        per_stage=('dims', 'heads', 'depths'),
+        optional=dict(regional=True),
+    )
     return arch['dims'][0], arch['depths'][2], bool(backbone.get('peg', False))
 
 

@@ -178,7 +178,7 @@ def test_a_damaged_file_changes_nothing(weights):
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_heads_for_other_classes_start_new(weights, caplog):
+def test_heads_for_other_classes_start_new(weights):
     cfg = config_of('maskrcnn_regionvit_s_1x')
     cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 3
     with own_instances(), DefaultScope.overwrite_default_scope('mmdet'):
