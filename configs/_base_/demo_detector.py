@@ -3,7 +3,7 @@
 # weights of their boxes and masks, and anchors fit digits of 18 to 83 pixels.
 _base_ = './demo_narrow.py'
 
-demo = dict(max_iters=1000, batch_size=4, warmup=50, log_interval=10, size=192)
+demo = dict(max_iters=1060, batch_size=4, warmup=50, log_interval=10, size=192)
 custom_hooks = [
     dict(type='ClassesFirstHook', fraction=0.2),
     dict(type='PredictionGridHook'),

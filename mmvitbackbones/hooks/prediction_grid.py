@@ -87,7 +87,10 @@ class PredictionGridHook(Hook):
             _drawn(self._visualizer, sample, draw_pred=True, pred_score_thr=self.score_thr)
             for sample in predictions
         ]
-        self._columns.append(_column(f'{100 * done / total:.0f} % of training', found))
+        title = f'{100 * done / total:.0f} % of training'
+        if not any((each.pred_instances.scores > self.score_thr).any() for each in predictions):
+            title += ': none found'
+        self._columns.append(_column(title, found))
         columns = self._columns
         if done == total:
             columns = [*columns, _column('first features', _coloured(features))]
