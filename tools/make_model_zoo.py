@@ -62,7 +62,7 @@ def to_yaml(content: dict) -> str:
 
 
 def metafile(zoo: Zoo, name: str) -> str:
-    """Return a paper's metafile: it has no weights, for there are none of ours."""
+    """Return a paper's metafile; its weights are those that the authors publish."""
     paper = zoo.papers[name]
     collection = {
         'Name': name,
@@ -70,11 +70,11 @@ def metafile(zoo: Zoo, name: str) -> str:
         'Paper': {'URL': paper.url, 'Title': paper.title},
         'README': 'docs/model_zoo.md',
     }
-    models = [model(config, row) for config, row in rows_of(zoo, name).items()]
+    models = [model(config, row, paper) for config, row in rows_of(zoo, name).items()]
     return to_yaml({'Collections': [collection], 'Models': models})
 
 
-def model(config: str, row: Row) -> dict:
+def model(config: str, row: Row, paper: Paper) -> dict:
     """Return a row as an entry of a metafile."""
     published = row.published
     metadata = {
@@ -101,7 +101,13 @@ def model(config: str, row: Row) -> dict:
         'Config': f'configs/{config}.py',
         'Metadata': metadata,
         **({'Results': results} if results else {}),
+        **({'Weights': paper.source.files[row.trained]} if can_fetch(row, paper) else {}),
     }
+
+
+def can_fetch(row: Row, paper: Paper) -> bool:
+    """Return whether the authors' trained model can be fetched, as far as is known."""
+    return bool(row.trained) and paper.source.access == 'open'
 
 
 def published_name(metric: str) -> str:
@@ -142,11 +148,14 @@ def page(zoo: Zoo) -> str:
         '',
         'Train a row with `python tools/train.py configs/CONFIG.py`, evaluate it with '
         '`python tools/test.py configs/CONFIG.py CHECKPOINT` (`--tta` for the multi-scale '
-        "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. Detectors and "
-        'segmenters start from the weights that their `model.backbone.init_cfg` names; those of '
-        'ablations (variants such as `without_lce` or `depth2`) and of Focal-L nobody published. '
-        'Classifiers start from scratch, at 384 x 384 from `load_from`. HTC reads COCO-stuff maps, '
-        'too, or does without them (`model.roi_head.semantic_head=None`).',
+        "columns), read it in Python with `mmvitbackbones.get_config('CONFIG')`. Classifiers start "
+        'from scratch, at 384 x 384 from `load_from`. HTC reads COCO-stuff maps, too, or does '
+        'without them (`model.roi_head.semantic_head=None`).',
+        '',
+        '**Weights.** The last column has the trained model that the authors published for the '
+        'row; else what its backbone starts from. `python tools/download.py CONFIG` fetches them '
+        'into `checkpoints/`. [What is published, and what can still be fetched]'
+        '(published_weights.md).',
     ]
     for name, paper in zoo.papers.items():
         lines += ['', *section(paper, name, rows_of(zoo, name))]
@@ -158,8 +167,8 @@ def section(paper: Paper, name: str, rows: dict[str, Row]) -> Iterator[str]:
     yield f'## {name}'
     yield ''
     yield (
-        f"[{paper.title}]({paper.url}), {paper.year}; `type='{paper.backbone}'`; weights for the "
-        f'start of training: {paper.weights}.'
+        f"[{paper.title}]({paper.url}), {paper.year}; `type='{paper.backbone}'`. Weights: "
+        f'[the authors]({paper.source.page}); {paper.source.state}.'
     )
     yield ''
     if paper.note:
@@ -175,7 +184,7 @@ def section(paper: Paper, name: str, rows: dict[str, Row]) -> Iterator[str]:
             yield ''
             yield f'### {name}: {kind.lower()}'
             yield ''
-            yield from table(kind, of_kind)
+            yield from table(kind, of_kind, paper)
             yield from notes(of_kind)
 
 
@@ -200,10 +209,11 @@ def in_words(head: str, convention: Convention) -> str:
     return words
 
 
-def table(kind: str, rows: dict[str, Row]) -> Iterator[str]:
+def table(kind: str, rows: dict[str, Row], paper: Paper) -> Iterator[str]:
     """Yield the lines of a table; accuracies that no row has get no column."""
     metrics = [key for key in KINDS[kind] if any(key in row.published for row in rows.values())]
     counts = ['params (published)', 'params (ours)', 'GMACs (published)', 'GMACs (ours)', 'image']
+    counts += ['weights']
     yield cells(['config', "the paper's row", *map(published_name, metrics), *counts])
     yield cells(['---'] * (2 + len(metrics) + len(counts)))
     for config, row in rows.items():
@@ -219,8 +229,21 @@ def table(kind: str, rows: dict[str, Row]) -> Iterator[str]:
                 gmacs,
                 f'{row.ours["gmacs"]:.1f}',
                 size_of(row),
+                weights(row, paper),
             ]
         )
+
+
+def weights(row: Row, paper: Paper) -> str:
+    """Return what is published of a row's weights, and where."""
+    files, access = paper.source.files, paper.source.access
+    file = row.trained or row.start
+    if not file:
+        return ''
+    if file not in files:
+        return f'start: {file}, not published'
+    link = f'[{file}]({files[file]})' + ('' if access == 'open' else f' ({access})')
+    return link if row.trained else f'start: {link}'
 
 
 def cells(texts: list[str]) -> str:

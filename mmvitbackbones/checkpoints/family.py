@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ if TYPE_CHECKING:
 
 NOTHING = re.compile(r'(?!)')
 FAMILIES: list[Family] = []  # each adds itself where it is made
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a paper's authors publish weights, and whether users still get them.
+
+    Args:
+        page (str): The authors' page.
+        access (str): 'open': files can be fetched; 'closed': users report that they cannot;
+            'shared': behind links that a browser has to open.
+        state (str): What users report, in a few words.
+        files (Mapping[str, str]): Addresses, by the names that configs give the files.
+    """
+
+    page: str
+    access: Literal['open', 'closed', 'shared']
+    state: str
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class Family:
 
     Args:
         name (str): The backbone's name, for messages.
-        weights (str): Where its authors publish weights.
+        source (Source): Where its authors publish weights.
         recognise (Callable): Whether the names of a state dict are those of a published file.
         convert (Callable): From a published state dict to tensors under our names.
         resize (Callable): From our name of a tensor, the tensor and the model's shape to a tensor
@@ -62,7 +81,7 @@ class Family:
     """
 
     name: str
-    weights: str
+    source: Source
     recognise: Callable[[Mapping[str, Tensor]], bool]
     convert: Callable[[Mapping[str, Tensor]], Conversion]
     resize: Callable[[str, Tensor, torch.Size], Tensor | None]
@@ -79,3 +98,20 @@ def family_of(backbone: object) -> Family | None:
     """The family of a backbone, or of its class; None for those of other packages."""
     family = getattr(backbone, 'family', None)
     return family if isinstance(family, Family) else None
+
+
+def published_by(path: str | os.PathLike[str]) -> Source | None:
+    """Who publishes a file of this name; None: nobody."""
+    name = os.path.basename(path)
+    return next((f.source for f in FAMILIES if name in f.source.files), None)
+
+
+def where_published(path: str | os.PathLike[str]) -> str:
+    """Where to get a file of this name, as a sentence; '' where nobody publishes one."""
+    name, source = os.path.basename(path), published_by(path)
+    if source is None:
+        return ''
+    address = source.files[name]
+    if source.access == 'open':
+        return f'{name} is published: tools/download.py {name} fetches it from {address}'
+    return f'{name} is published at {address} ({source.state})'

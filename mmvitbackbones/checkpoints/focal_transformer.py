@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops.tables import resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-from .family import Family, Hint
+from .family import Family, Hint, Source
 
 _RENAME = (
     (r'^patch_embed\.proj\.', 'stem.conv.'),
@@ -133,9 +133,21 @@ def _is_ring(tokens: int, surroundings: int) -> bool:
     return _is_square(tokens) and surroundings in {4 * (tokens - (side - e) ** 2) for e in widths}
 
 
+_FOLDER = 'https://projects4jw.blob.core.windows.net/model/focal-transformer/imagenet1k'
+_FILES = tuple(
+    f'focal-{size}{stem}-is224-ws7.pth'
+    for stem in ('', '-useconv')
+    for size in ('tiny', 'small', 'base')
+)
+
 FAMILY = Family(
     name='Focal Transformer',
-    weights='github.com/microsoft/Focal-Transformer',
+    source=Source(
+        page='https://github.com/microsoft/Focal-Transformer',
+        access='closed',
+        state='not public since November 2023: its issues 8, 20 and 24',
+        files={name: f'{_FOLDER}/{name}' for name in _FILES},
+    ),
     recognise=recognise,
     convert=convert,
     resize=resize,

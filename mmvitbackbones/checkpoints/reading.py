@@ -16,6 +16,8 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from .family import where_published
+
 _URL = ('http://', 'https://')
 
 
@@ -91,7 +93,8 @@ def read_checkpoint(
         path = _download(path)
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'there is no checkpoint {path!r}')
+        where = where_published(path)
+        raise FileNotFoundError(f'there is no checkpoint {path!r}{where and f". {where}"}')
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops.tables import resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-from .family import Family, Hint
+from .family import Family, Hint, Source
 
 _RENAME = (
     (r'^layers\.(\d+)\.block\.([1-9]\d*)\.', lambda m: f'stages.{m[1]}.blocks.{int(m[2]) - 1}.'),
@@ -130,9 +130,27 @@ def unroll_table(table: Tensor) -> Tensor:
     return grid.roll((shift, shift), dims=(1, 2)).flatten(1)
 
 
+_RELEASE = 'https://github.com/IBM/RegionViT/releases/download/weights-v0.1'
+# The dagger: trained and tested on larger images.
+_DETECTORS = ('S', 'S+', 'S+peg', 'B', 'B+', 'B+peg', 'B+peg_dagger')
+_FILES = (
+    *(f'RegionViT-{size}.pth' for size in ('Ti', 'S', 'M', 'B')),
+    *(
+        f'{head}_{schedule}_RegionViT-{variant}.pth'
+        for head in ('MaskRCNN', 'RetinaNet')
+        for schedule in ('1x', '3x')
+        for variant in _DETECTORS
+    ),
+)
+
 FAMILY = Family(
     name='RegionViT',
-    weights='github.com/IBM/RegionViT',
+    source=Source(
+        page='https://github.com/IBM/RegionViT',
+        access='open',
+        state="no trouble is reported; an older table of the authors' links M to the file of S",
+        files={name: f'{_RELEASE}/{name}' for name in _FILES},
+    ),
     recognise=recognise,
     convert=convert,
     resize=resize,

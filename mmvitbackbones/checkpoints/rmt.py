@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .conversion import CLASSIFIER, Conversion, rename
-from .family import Family
+from .family import Family, Source
 
 _RENAME = (
     (r'^patch_embed\.proj\.', 'stem.'),
@@ -75,9 +75,22 @@ def resize(name: str, tensor: Tensor, shape: torch.Size) -> None:
     """Resize nothing: no tensor depends on the size of an image."""
 
 
+# Links of the authors' page, each with its password.
+_SHARES = {
+    'RMT-T.pth': '1uTSCuPqYRNmT4Zb4Je9BOw?pwd=vsyv',
+    'RMT-S.pth': '1aQeErkmy191-zshlW2bT0g?pwd=3ay4',
+    'RMT-B.pth': '1ZDNl_broia_fvvlEoTaFhA?pwd=yzge',
+    'RMT-L.pth': '1v7QWgAh0TulWOTg4d94KHw?pwd=uewu',
+}
+
 FAMILY = Family(
     name='RMT',
-    weights='github.com/qhfan/RMT',
+    source=Source(
+        page='https://github.com/qhfan/RMT',
+        access='shared',
+        state='a share on Baidu, out of reach from many countries: its issues 28, 32 and 40',
+        files={name: f'https://pan.baidu.com/s/{link}' for name, link in _SHARES.items()},
+    ),
     recognise=recognise,
     convert=convert,
     resize=resize,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..ops.tables import interpolate, resize_table
 from .conversion import CLASSIFIER, Conversion, rename
-from .family import Family, Hint
+from .family import Family, Hint, Source
 
 if TYPE_CHECKING:
     from ..backbones.pyramid import Pyramid
@@ -214,9 +214,30 @@ def check_classifier(
         )
 
 
+_FOLDER = 'https://penzhanwu2.blob.core.windows.net/imagenet/msvit'
+# The authors' files all have one name. RPB: with relative biases, which detectors start from; M and
+# B of them are of ImageNet-22K, as the authors' detectors started.
+_FOLDERS = {
+    'ViL-T.pth': 'visionlongformer/msvit_tiny_longformersw_1191_train',
+    'ViL-S.pth': 'visionlongformer/msvit_small_longformersw_1281_train',
+    'ViL-MD.pth': 'visionlongformer/deepmedium_14161_lr8e-4',
+    'ViL-MW.pth': 'visionlongformer/wide_medium_1281',
+    'ViL-T-RPB.pth': 'visionlongformer/longtiny1191_ape0_exact0_nglo1_mode1_swith075',
+    'ViL-S-RPB.pth': 'visionlongformer/small1281_relative',
+    'ViL-M-RPB.pth': 'IN22kpretrained/deepmedium_relative',
+    'ViL-B-RPB.pth': 'IN22kpretrained/deepbase_relative',
+}
+
 FAMILY = Family(
     name='ViL',
-    weights='github.com/microsoft/vision-longformer',
+    source=Source(
+        page='https://github.com/microsoft/vision-longformer',
+        access='closed',
+        state='out of reach, last reported in April 2025: its issue 13',
+        files={
+            name: f'{_FOLDER}/{folder}/model_best.pth' for name, folder in _FOLDERS.items()
+        },
+    ),
     recognise=recognise,
     convert=convert,
     resize=resize,

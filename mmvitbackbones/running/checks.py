@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
-from ..checkpoints.family import Family, family_of
+from ..checkpoints.family import Family, family_of, where_published
 from ..checkpoints.published import tensors_of
 from ..checkpoints.reading import is_absent
 from .nodes import dicts
@@ -123,19 +123,22 @@ def check_weights(cfg: Config) -> None:
         )
     start = cfg.get('load_from')
     if start and is_absent(start):
+        where = where_published(start) or 'Train it first'
         raise FileNotFoundError(
-            f'there is no checkpoint {start!r}, which load_from names. Train or put it there, name '
-            'another file with --cfg-options load_from=FILE, or start without by load_from=None'
+            f'there is no checkpoint {start!r}, which load_from names. {where}. Another file is '
+            'named by --cfg-options load_from=FILE; load_from=None starts without'
         )
     init = cfg.model.backbone.get('init_cfg')
     path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
     if path and is_absent(path):
-        published = f' (published ones: {family.weights})' if family else ''
+        where = where_published(path)
+        if not where and family:
+            where = f'Nobody publishes a file of that name (published ones: {family.source.page})'
         raise FileNotFoundError(
-            f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. Put weights '
-            f'there{published}, name another file with '
-            '--cfg-options model.backbone.init_cfg.checkpoint=FILE, or start from scratch with '
-            'model.backbone.init_cfg=None'
+            f'there is no checkpoint {path!r}, which model.backbone.init_cfg names. '
+            f'{f"{where}. " if where else ""}Another file is named by '
+            '--cfg-options model.backbone.init_cfg.checkpoint=FILE; model.backbone.init_cfg=None '
+            'starts from scratch'
         )
 
 

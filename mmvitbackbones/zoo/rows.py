@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import backbones
-from ..checkpoints.family import family_of
+from ..checkpoints.family import Source, family_of
 from .configs import config_folder, config_names
 
 # Kinds of heads and the accuracies that papers report for them.
@@ -84,9 +84,9 @@ class Paper:
     note: str = ''
 
     @property
-    def weights(self) -> str:
+    def source(self) -> Source:
         """Where its authors publish weights."""
-        return getattr(backbones, self.backbone).family.weights
+        return getattr(backbones, self.backbone).family.source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Row:
         row (str): The row's name in the table.
         published (dict[str, float]): The paper's 'params', 'gmacs' and accuracies, those of the
             head's kind in ``KINDS`` (percent); those that it does not report are not in it.
+        trained (str): The file of the whole trained model that its authors publish; '': none.
+        start (str): The file that the backbone starts from; '': none, or that of ``load_from``.
         note (str): What else is to be known, such as tables that disagree.
         unfit (str): Where no convention fits the row: what was tried.
     """
@@ -111,6 +113,8 @@ class Row:
     ours: dict[str, float]
     row: str = ''
     published: dict[str, float] = dataclasses.field(default_factory=dict)
+    trained: str = ''
+    start: str = ''
     note: str = ''
     unfit: str = ''
 
@@ -258,6 +262,8 @@ def _check_row(name: str, row: Row, zoo: Zoo) -> None:
         and all(isinstance(side, int) and side > 0 for side in row.size)
     ):
         raise ValueError(f'size must be [height, width], found {row.size!r}')
+    if row.trained and row.trained not in zoo.papers[row.paper].source.files:
+        raise ValueError(f'trained: the authors publish no file {row.trained!r}')
     if row.where is None and row.published:
         raise ValueError('published numbers need the table that they are in: where')
     if row.where is not None and not row.row:

@@ -8,7 +8,7 @@ from published_files import RMT_FILES, every_family, same
 
 from mmvitbackbones import load_published
 from mmvitbackbones.checkpoints.conversion import Conversion
-from mmvitbackbones.checkpoints.family import FAMILIES, Family, Hint, family_of
+from mmvitbackbones.checkpoints.family import FAMILIES, Family, Hint, Source, family_of
 
 
 @every_family
@@ -27,11 +27,35 @@ def test_a_subclass_loads_published_weights(files):
 
 
 def test_every_backbone_names_its_family():
-    """Each is known once, by a name and an address."""
+    """Each is known once, by a name, a page, and files that no other has."""
     named = [files.backbone.family for files in PUBLISHED.values()]
     assert sorted(f.name for f in FAMILIES) == sorted(f.name for f in named)
-    assert len({f.weights for f in FAMILIES}) == len(PUBLISHED)
-    assert all(f.weights.startswith('github.com/') for f in FAMILIES)
+    assert len({f.source.page for f in FAMILIES}) == len(PUBLISHED)
+    addresses = [address for f in FAMILIES for address in f.source.files.values()]
+    names = {name for f in FAMILIES for name in f.source.files}
+    assert len(names) == len(set(addresses)) == sum(len(f.source.files) for f in FAMILIES)
+    assert all(address.startswith('https://') for address in addresses)
+
+
+@pytest.mark.parametrize(
+    'path, words',
+    [
+        ('checkpoints/RegionViT-S.pth', ['tools/download.py RegionViT-S.pth', 'IBM/RegionViT']),
+        ('focal-tiny-is224-ws7.pth', ['blob.core', 'not public since November 2023']),
+        ('RMT-S.pth', ['pan.baidu.com/s/1aQeErkmy191-zshlW2bT0g?pwd=3ay4', 'Baidu']),
+        ('ViL-S-RPB.pth', ['small1281_relative/model_best.pth', 'April 2025']),
+    ],
+)
+def test_a_missing_file_that_is_published_is_said_where(path, words):
+    """Also where mmengine itself loads the backbone."""
+    with pytest.raises(FileNotFoundError) as error:
+        load_published(RMT_FILES.build(), path)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_missing_file_that_nobody_publishes():
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'mine\.pth'$"):
+        load_published(RMT_FILES.build(), 'mine.pth')
 
 
 @pytest.fixture
@@ -39,7 +63,7 @@ def fifth():
     """A paper that is added by its own files only."""
     made = Family(
         name='Fifth',
-        weights='example.org/fifth',
+        source=Source('https://example.org/fifth', 'open', 'fine', {}),
         recognise=lambda state: 'fifth.weight' in state,
         convert=lambda state: Conversion(tensors={'stem.weight': state['fifth.weight']}),
         resize=lambda name, tensor, shape: None,
