@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 pytest.importorskip('mmdet')
 
+from mmvitbackbones.checkpoints.family import published_by
 from mmvitbackbones.running import load_config
 from mmvitbackbones.zoo import get_config, head_of, read_zoo
 from mmvitbackbones.zoo.audit import disagreements, measure_row
@@ -152,6 +153,9 @@ def test_backbone(name):
     assert init['type'] == 'Pretrained' and init['checkpoint'].startswith('checkpoints/')
     ablation = any(re.search(pattern, name) for pattern in ABLATIONS)
     assert (init['checkpoint'] == f'checkpoints/{line.weights}.pth') != ablation
+    start = Path(init['checkpoint']).name
+    assert ZOO.rows[name].start == start
+    assert bool(published_by(start)) != (ablation or '_focal_l_' in name)
 
     channels = [line.channels[i] for i in expected.get('out_indices', range(4))]
     neck = model.get('neck', model.get('decode_head'))

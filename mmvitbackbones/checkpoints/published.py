@@ -52,6 +52,8 @@ class LoadReport:
         unused (list[str]): The file's tensors that the model has no use for, by their names; by
             ours where that is due to the model's options.
         tied (list[str]): The file's second copies of tensors that are tied, by their names.
+        classes (tuple[int, int], optional): For how many classes the heads of the file and of the
+            model are, where these numbers differ.
     """
 
     source: str
@@ -61,6 +63,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     tied: list[str] = field(default_factory=list)
+    classes: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Summarise in a few lines for the log."""
@@ -132,7 +135,7 @@ def load_published(
         backbone.load_state_dict(filled, strict=False)
     else:
         filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
-        rest, new = _fill_rest(model, found.rest, source)
+        rest, new, report.classes = _fill_rest(model, found.rest, source)
         model.load_state_dict({**filled, **rest}, strict=False)
         report.loaded += rest
         report.new += new
@@ -204,8 +207,8 @@ def _fill(
 
 def _fill_rest(
     model: nn.Module, tensors: Mapping[str, Tensor], source: str
-) -> tuple[dict[str, Tensor], list[str]]:
-    """What to load into a model's necks and heads, and the layers of them that start new."""
+) -> tuple[dict[str, Tensor], list[str], tuple[int, int] | None]:
+    """What to load into a model's necks and heads, what of them starts new, and both classes."""
     target = {n: t for n, t in model.state_dict().items() if not n.startswith('backbone.')}
     found = {in_classifier(name): tensor for name, tensor in tensors.items()}
     new = [
@@ -228,7 +231,24 @@ def _fill_rest(
                 f'{source}: {name} is of shape {tuple(tensor.shape)}, the model wants '
                 f'{tuple(target[name].shape)}'
             )
-    return filled, new
+    return filled, new, _num_classes(model, found, target, new)
+
+
+def _num_classes(
+    model: nn.Module, found: Mapping[str, Tensor], target: Mapping[str, Tensor], new: list[str]
+) -> tuple[int, int] | None:
+    """For how many classes a file's heads are, and a model's; None where no head starts new."""
+    for name in new:
+        head, layer, _ = name.rsplit('.', 2)
+        if layer == 'fc_reg':  # may have one box for all
+            continue
+        module: Any = model.get_submodule(head)
+        ours = module.num_classes
+        theirs, rows = len(found[name]), len(target[name])
+        # A channel for each anchor of a class; else one for the background, or none.
+        theirs = theirs * ours // rows if layer == 'retina_cls' else theirs - rows + ours
+        return theirs, ours
+    return None
 
 
 def _place(name: str) -> str:
@@ -260,8 +280,11 @@ def _resized(
 
 def _warn(restarted: list[str], report: LoadReport) -> None:
     """Name what was expected to be loaded and starts new all the same."""
+    other = 'another shape there, for which no resizing is defined'
+    if report.classes:
+        other = 'heads for {} classes there, for {} here'.format(*report.classes)
     for reason, names in (
-        ('another shape there, for which no resizing is defined', set(report.unused)),
+        (other, set(report.unused)),
         ('not in the file', set(restarted) - set(report.unused)),
     ):
         new = [name for name in restarted if name in names]

@@ -234,9 +234,7 @@ FAMILY = Family(
         page='https://github.com/microsoft/vision-longformer',
         access='closed',
         state='out of reach, last reported in April 2025: its issue 13',
-        files={
-            name: f'{_FOLDER}/{folder}/model_best.pth' for name, folder in _FOLDERS.items()
-        },
+        files={name: f'{_FOLDER}/{folder}/model_best.pth' for name, folder in _FOLDERS.items()},
     ),
     recognise=recognise,
     convert=convert,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +45,7 @@ MIN_VISIBLE = 0.6  # part of a digit that later digits may not cover
 CELL = 8  # pixels per cell of an enlarged handwritten digit
 INK = 0.5  # ink level, of 1, at which a digit's edge lies
 MARGIN = 2  # pixels around a digit for its soft edge
+SCENES_A_PROCESS = 100  # fewer are not worth a process of their own
 LUMA = np.sqrt(np.array([0.114, 0.587, 0.299], np.float32))  # how much an eye sees of B, G and R
 
 
@@ -199,31 +205,58 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     map_folder = folder / 'annotations' / split
     image_folder.mkdir(parents=True)
     map_folder.mkdir(parents=True)
-    glyphs = load_glyphs(split)
+    _glyphs.cache_clear()
+    _glyphs(split)  # processes that are forked have them, too
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    write = functools.partial(_write_scene, image_folder, map_folder, split, size, seed)
+    # COCO's evaluation takes an id of 0 for "none", hence ids from 1.
+    for image_id, (image, found) in enumerate(_on_all_cores(write, count), 1):
+        images.append(dict(image, id=image_id))
+        for annotation in found:
+            annotations.append(dict(annotation, id=len(annotations) + 1, image_id=image_id))
+    categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+
+
+def _write_scene(
+    image_folder: Path, map_folder: Path, split: str, size: int, seed: int, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw a scene; return its image and annotations as COCO has them, but for the ids."""
     # A smaller scene has room for fewer.
     room = min(1.0, (size / 256) ** 2)
     few, many = (
         max(least, int(room * number))
         for least, number in zip(NUM_DIGITS['validation'], NUM_DIGITS[split])
     )
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in track_iter_progress(range(count)):
-        rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        image, owner, placed = draw_scene(glyphs, rng, size, (few, many))
-        name = f'{index:06d}'
-        semantic = np.array([1, *(glyph.label + 2 for glyph in placed)], np.uint8)[owner]
-        write_image(image_folder / f'{name}.jpg', image)
-        write_image(map_folder / f'{name}.png', semantic)
-        height, width = owner.shape
-        # COCO's evaluation takes an id of 0 for "none", hence ids from 1.
-        images.append(dict(id=index + 1, file_name=f'{name}.jpg', height=height, width=width))
-        for number, glyph in enumerate(placed, 1):
-            annotation = _annotation(owner == number, glyph)
-            annotations.append(dict(annotation, id=len(annotations) + 1, image_id=index + 1))
-    categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES, 1)]
-    content = dict(images=images, annotations=annotations, categories=categories)
-    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    image, owner, placed = draw_scene(_glyphs(split), rng, size, (few, many))
+    name = f'{index:06d}'
+    semantic = np.array([1, *(glyph.label + 2 for glyph in placed)], np.uint8)[owner]
+    write_image(image_folder / f'{name}.jpg', image)
+    write_image(map_folder / f'{name}.png', semantic)
+    height, width = owner.shape
+    annotations = [_annotation(owner == number, glyph) for number, glyph in enumerate(placed, 1)]
+    return dict(file_name=f'{name}.jpg', height=height, width=width), annotations
+
+
+@functools.cache
+def _glyphs(split: str) -> list[Glyph]:
+    """Loaded once in each process."""
+    return load_glyphs(split)
+
+
+def _on_all_cores(write: Callable[[int], Any], count: int) -> Iterator[Any]:
+    """What ``write`` returns for 0 to ``count`` - 1, in this order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    processes = min(cores or 1, count // SCENES_A_PROCESS)
+    if processes < 2:
+        yield from track_iter_progress((map(write, range(count)), count))
+        return
+    # An interrupt ends this process, and this process the others.
+    with multiprocessing.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield from track_iter_progress((pool.imap(write, range(count), chunksize=8), count))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import os.path as osp
+import warnings
 from typing import Any
 
 from mmengine.config import Config
 
 from .nodes import dicts
+
+# mmengine asks it for each config of a toolbox; who runs a tool can do nothing about it.
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 DEMO_ROOT = 'data/demo'  # scenes of digits
 DEMO_DIGITS = 'data/demo_digits'  # one by one

@@ -67,10 +67,19 @@ def load_whole(
     except ValueError as error:
         hint = '' if complete else '. Its backbone alone is taken by model.backbone.init_cfg'
         raise ValueError(f'{error}{hint}') from None
+    if complete and report.classes:
+        theirs, ours = report.classes
+        heads = dict.fromkeys(
+            name.rsplit('.', 2)[0] for name in report.new if name in report.unused
+        )
+        options = ' '.join(f'model.{head}.num_classes={theirs}' for head in heads)
+        raise ValueError(
+            f'{path} does not fit the config: its heads are for {theirs} classes, those of the '
+            f'config for {ours}. What fits is a config and data of {theirs} classes ({options})'
+        )
     if complete and report.new:
         raise ValueError(
-            f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained. '
-            'Is num_classes of the heads that of the file?'
+            f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained'
         )
     runner._load_from = None
     return report

@@ -184,6 +184,7 @@ def test_heads_for_other_classes_start_new(weights):
     with own_instances(), DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(mmvitbackbones.as_published(cfg, weights).model)
         report = mmvitbackbones.load_published(model, weights)
+    assert report.classes == (80, 3)
     layers = ('bbox_head.fc_cls', 'bbox_head.fc_reg', 'mask_head.conv_logits')
     assert {*report.new} == {
         f'roi_head.{layer}.{leaf}' for layer in layers for leaf in ('weight', 'bias')

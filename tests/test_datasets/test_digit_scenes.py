@@ -59,6 +59,20 @@ def test_equal_arguments_give_equal_files(root, tmp_path):
     assert contents(other)[image] != first[image]
 
 
+def test_several_processes_draw_the_same(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_scenes, 'SCENES_A_PROCESS', 1)
+    again = make_digit_scenes(str(tmp_path / 'again'), COUNTS['training'], COUNTS['validation'])
+    assert contents(again) == contents(root)
+
+
+def test_what_fails_in_a_process_ends_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_scenes, 'SCENES_A_PROCESS', 1)
+    monkeypatch.setattr(digit_scenes, '_annotation', None)  # processes are forked
+    with pytest.raises(TypeError, match='not callable'):
+        make_digit_scenes(str(tmp_path / 'demo'), 4, 4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_scene_does_not_depend_on_how_many_there_are(root, tmp_path):
     fewer = contents(make_digit_scenes(str(tmp_path / 'fewer'), 2, 1))
     images = [path for path in fewer if path.suffix in ('.jpg', '.png')]

@@ -19,6 +19,7 @@ FEW = (
 def test_two_processes(tmp_path):
     done = run_process('demo', 'rmt', '--work-dir', tmp_path, '--seed', 3, options=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert 'Warning' not in done.stderr
     first, *lines = done.stdout.splitlines()
     assert first == (
         f'Training configs/demo_maskrcnn_rmt.py; what it prints goes to {tmp_path}/log.txt'

@@ -34,9 +34,10 @@ def files(tmp_path_factory):
     return folder
 
 
-def test_it_is_evaluated(files, tmp_path):
+@pytest.mark.parametrize('more', [[], ['--tta']])
+def test_it_is_evaluated(files, tmp_path, more):
     log = succeed(
-        *('test', CONFIG, files / 'of_10.pth', '--demo', '--work-dir', tmp_path),
+        *('test', CONFIG, files / 'of_10.pth', '--demo', '--work-dir', tmp_path, *more),
         options=[*FEW, 'model.test_cfg.rcnn.score_thr=0.0'],
     )
     for said in ('of_10.pth is a published RegionViT detector', *SETTINGS, 'coco/bbox_mAP'):
@@ -48,7 +49,9 @@ def test_other_classes_are_refused(files, tmp_path):
         *('test', CONFIG, files / 'of_80.pth', '--demo', '--work-dir', tmp_path), options=FEW
     )
     assert done.returncode == 2
-    assert 'fc_cls' in done.stderr and 'num_classes' in done.stderr
+    assert 'its heads are for 80 classes, those of the config for 10' in done.stderr
+    heads = ('bbox_head', 'mask_head')
+    assert all(f'model.roi_head.{head}.num_classes=80' in done.stderr for head in heads)
 
 
 def test_it_is_trained_further(files, tmp_path):
@@ -62,6 +65,7 @@ def test_it_is_trained_further(files, tmp_path):
             'model.backbone.regional_padding=end',
         ],
     )
-    for said in (*SETTINGS, 'these start new, to be trained', 'fc_cls', 'Iter(train) [1/1]'):
+    new = 'these start new, to be trained (heads for 80 classes there, for 10 here): roi_head'
+    for said in (*SETTINGS, new, 'Iter(train) [1/1]'):
         assert said in log, said
     assert "regional_padding='end'" in log  # the config as it runs

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+RELEASE = 'https://github.com/IBM/RegionViT/releases/download/weights-v0.1'
 MAIN = runpy.run_path(str(ROOT / 'tools' / 'make_model_zoo.py'))['main']
 
 
@@ -31,6 +32,7 @@ def test_page(root):
     assert 'Nobody has measured ours on ImageNet, COCO or ADE20K.' in head
     lines = section.splitlines()
     assert lines[1].startswith('[Some: Net](https://example.org/some), 2021; `type=')
+    assert 'Weights: [the authors](https://github.com/IBM/RegionViT); no trouble' in lines[1]
     assert 'Published with its code.' in lines
     assert '- Mask R-CNN: attention products counted, 1000 box and 100 mask regions.' in lines
     assert (
@@ -46,14 +48,17 @@ def test_page(root):
     assert re.findall('[^|]*AP[^|]*', names) == [' box AP (published) ', ' mask AP (published) ']
     assert row == (
         '| [`maskrcnn_some_s_1x`](../configs/maskrcnn_some_s_1x.py) | Table 5, Some-S '
-        '| 42.5 | 39.5 | 50.1 | 50.09 | 171 | 171.0 | 672 x 1120 |'
+        '| 42.5 | 39.5 | 50.1 | 50.09 | 171 | 171.0 | 672 x 1120 '
+        f'| [MaskRCNN_1x_RegionViT-S.pth]({RELEASE}/MaskRCNN_1x_RegionViT-S.pth) |'
     )
     names, row = table('semantic segmentation')
     assert '| mIoU (published) | mIoU (multi-scale, published) |' in names
     assert '| Table 6, Some-S | 45.3 | 46.2 |  | 50.09 |  | 171.0 | 512 x 512 |' in row
+    assert row.endswith(f'| start: [RegionViT-S.pth]({RELEASE}/RegionViT-S.pth) |')
     names, row = table('object detection')
     assert 'AP' not in names
     assert '| a recipe, nothing published |  | 50.09 |  | 171.0 | 800 x 1344 |' in row
+    assert row.endswith('| start: mine.pth, not published |')
     assert '- `semfpn_some_s_80k`: Table 7 says 45.4' in lines
     assert '- `semfpn_some_s_80k`: **does not fit what is published**. 9 % more in Table 6' in lines
 
@@ -83,7 +88,9 @@ def test_metafiles(root):
     (result,) = models['semfpn_some_s_80k']['Results']
     assert result['Metrics'] == {'mIoU (published)': 45.3, 'mIoU (multi-scale, published)': 46.2}
     assert 'Results' not in models['retinanet_some_s_1x']
-    assert not any('Weights' in model for model in models.values())
+    assert [name for name, model in models.items() if 'Weights' in model] == ['maskrcnn_some_s_1x']
+    weights = models['maskrcnn_some_s_1x']['Weights']
+    assert weights == f'{RELEASE}/MaskRCNN_1x_RegionViT-S.pth'
     metadata = models['maskrcnn_some_s_1x']['Metadata']
     assert (metadata['GMACs'], metadata['GMACs (published)']) == (171.04, 171)
 

@@ -43,6 +43,7 @@ def change(entries, path, value):
         ('rows/maskrcnn_some_s_1x/published/box AP', '42', "box AP must be a number .* found '42'"),
         ('rows/maskrcnn_some_s_1x/ours', {'params': 1}, 'maskrcnn_some_s_1x: ours: gmacs missing'),
         ('rows/maskrcnn_some_s_1x/size', [672], r'size must be \[height, width\], found \[672\]'),
+        ('rows/maskrcnn_some_s_1x/trained', 'a.pth', "the authors publish no file 'a.pth'"),
         ('rows/maskrcnn_some_s_1x/where', None, 'published numbers need the table'),
         ('rows/maskrcnn_some_s_1x/row', KeyError, "the row's name in Table 5 is missing"),
         ('rows/maskrcnn_some_s_1x', KeyError, 'configs without a row: maskrcnn_some_s_1x'),
