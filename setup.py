@@ -16,7 +16,7 @@ CLS = ['mmpretrain>=1.2,<2', MMCV, 'scikit-learn']
 
 
 class BuildWithConfigs(build_py):
-    """Puts the configs and metafiles where OpenMMLab's packages carry theirs."""
+    """Puts configs, metafiles and tools where OpenMMLab's packages carry theirs."""
 
     def run(self) -> None:
         """Copy them; an editable install reads the repository's own."""
@@ -27,6 +27,11 @@ class BuildWithConfigs(build_py):
         shutil.rmtree(folder, ignore_errors=True)  # what an earlier build left
         ignore = shutil.ignore_patterns('__pycache__')
         shutil.copytree(ROOT / 'configs', folder / 'configs', ignore=ignore)
+        (folder / 'tools').mkdir()
+        for command in (ROOT / 'mmvitbackbones' / 'commands').glob('[!_]*.py'):
+            shutil.copy(ROOT / 'tools' / command.name, folder / 'tools')
+        for script in (ROOT / 'tools').glob('*_*.sh'):  # mim knows them by these names
+            shutil.copy(script, folder / 'tools')
         shutil.copy(ROOT / 'model-index.yml', folder)
 
 
@@ -39,6 +44,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
+    scripts=['tools/mmvit'],
     python_requires='>=3.10',
     # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".
     install_requires=['torch>=2.5', 'mmengine>=0.10,<1'],

@@ -1,6 +1,6 @@
 """The tools in this process, or in one of their own, as a user runs them."""
 
-import importlib.util
+import importlib
 import io
 import logging
 import subprocess
@@ -16,11 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def load(tool):
-    """Import ``tools/TOOL.py``."""
-    spec = importlib.util.spec_from_file_location(tool, ROOT / 'tools' / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """What ``tools/TOOL.py`` is a door to."""
+    return importlib.import_module(f'mmvitbackbones.commands.{tool}')
 
 
 def command_line(tool, arguments, options):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..zoo.configs import config_folder
 from .nodes import dicts
 
 # mmengine asks it for each config of a toolbox; who runs a tool can do nothing about it.
@@ -46,7 +47,7 @@ def load_config(
     """Read a config and adapt it to the options of the command line.
 
     Args:
-        path (str): The config.
+        path (str): The config; or the name of one of this package's, also as configs/NAME.py.
         cfg_options (dict, optional): Settings that override the config's, by dotted names; they
             also override what the other arguments set.
         work_dir (str, optional): Where logs and checkpoints go; None: the config's, else
@@ -61,8 +62,7 @@ def load_config(
         FileNotFoundError: If there is no such config.
         ValueError: If options contradict each other or do not fit the config.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'there is no config {path!r}{_similar(path)}')
+    path = _file_of(path)
     if demo and data_root:
         raise ValueError('--demo brings its own data: leave --data-root out')
     cfg = _TidyOnce()
@@ -88,11 +88,22 @@ def demo_root(cfg: Config) -> str:
     return DEMO_DIGITS if cfg.get('default_scope') == 'mmpretrain' else DEMO_ROOT
 
 
+def _file_of(path: str) -> str:
+    """The config's file, which may be this package's own, wherever that is installed."""
+    if osp.isfile(path):
+        return path
+    own = config_folder() / f'{osp.basename(path).removesuffix(".py")}.py'
+    if osp.dirname(path) in ('', 'configs') and own.is_file():
+        return str(own)
+    raise FileNotFoundError(f'there is no config {path!r}{_similar(path)}')
+
+
 def _similar(path: str) -> str:
     """A hint at files that may be meant."""
     folder = osp.dirname(path) or 'configs'
-    files = os.listdir(folder) if osp.isdir(folder) else []
-    configs = [name for name in files if name.endswith('.py')]
+    if not osp.isdir(folder):
+        folder = osp.relpath(config_folder())
+    configs = [name for name in os.listdir(folder) if name.endswith('.py')]
     similar = difflib.get_close_matches(osp.basename(path), configs)
     return f': did you mean {", ".join(osp.join(folder, s) for s in similar)}?' if similar else ''
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmvitbackbones import __version__, get_config
+from mmvitbackbones.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
@@ -86,10 +87,14 @@ def mim(environment):
     return environment.packages / 'mmvitbackbones' / '.mim'
 
 
-def test_wheel_holds_the_configs_and_metafiles(repository, mim):
+def test_wheel_holds_configs_metafiles_and_tools(repository, mim):
+    """Those tools that are doors to a command; mim finds them by their names."""
     expected = {f'configs/{name}': text for name, text in files_in(repository / 'configs').items()}
     assert {'configs/model_zoo.yml', 'configs/_base_/default_runtime.py'} <= set(expected)
     expected['model-index.yml'] = (repository / 'model-index.yml').read_bytes()
+    tools = {f'{command}.py' for command in COMMANDS}
+    tools |= {'dist_train.sh', 'dist_test.sh', 'slurm_train.sh'}
+    expected |= {f'tools/{tool}': (repository / 'tools' / tool).read_bytes() for tool in tools}
     assert files_in(mim) == expected
 
 
@@ -97,10 +102,11 @@ def test_wheel_and_sdist_hold_nothing_of_the_repositorys_other_folders(dist):
     with zipfile.ZipFile(next(dist.glob('*.whl'))) as wheel:
         tops = {name.split('/')[0] for name in wheel.namelist()}
         assert not any('__pycache__' in name for name in wheel.namelist())
-    assert tops == {'mmvitbackbones', f'mmvitbackbones-{__version__}.dist-info'}
+    name = f'mmvitbackbones-{__version__}'
+    assert tops == {'mmvitbackbones', f'{name}.data', f'{name}.dist-info'}  # data: bin/mmvit
     with tarfile.open(next(dist.glob('*.tar.gz'))) as sdist:
         tops = {name.split('/')[1] for name in sdist.getnames() if '/' in name}
-    assert tops.isdisjoint({'tests', 'tools', 'data', 'docs'})
+    assert tops.isdisjoint({'tests', 'data', 'docs'})
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import statistics
@@ -12,11 +11,9 @@ import pytest
 import torch
 from running_tools import own_instances
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
-SPEC = importlib.util.spec_from_file_location('benchmark', TOOL)
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+from mmvitbackbones.commands import benchmark
 
+TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 TINY_SWIN = ['embed_dims=12', 'depths=[1,1,1,1]', 'num_heads=[1,1,2,2]', 'out_indices=(1,3)']
 SETTINGS = dict(batch=1, dtype='float32', device='cpu', compile=False, threads=1)
 
@@ -178,7 +175,7 @@ def test_bad_name_from_the_shell_has_no_traceback():
     command = [sys.executable, str(TOOL), 'NoSuchBackbone', '--device', 'cpu']
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.strip().rpartition('\n')[2].startswith('benchmark.py: error: no backbone')
+    assert done.stderr.strip().rpartition('\n')[2].startswith('error: no backbone')
     assert 'Traceback' not in done.stderr
 
 

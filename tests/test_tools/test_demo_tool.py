@@ -1,7 +1,6 @@
 """``make demo``, short: two processes train a detector, whose pictures are drawn meanwhile."""
 
 import re
-import subprocess
 
 import cv2
 import pytest
@@ -43,8 +42,7 @@ def test_two_processes(tmp_path):
     assert tool == 'tools/test.py'
     assert run('test', *arguments, options=['test_dataloader.dataset.indices=1']).returncode == 0
     assert [*(tmp_path / 'all').glob('*.png')] or [*(tmp_path / 'all').glob('*.jpg')]
-    plan = subprocess.run(['make', '-n', *commands[1].split()[1:]], cwd=ROOT, capture_output=True)
-    assert b'tools/demo.py rmt --long' in plan.stdout
+    assert commands[1] == '.venv/bin/python tools/demo.py rmt --long'
     assert (ROOT / commands[2].split()[2]).is_file()
 
 

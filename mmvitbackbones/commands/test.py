@@ -1,0 +1,97 @@
+"""Evaluate a detector, segmenter or classifier: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+
+from mmengine.config import Config
+
+from ..checkpoints import OURS, read_checkpoint
+from ..hooks.runner_model import model_of
+from ..running import (
+    add_common_arguments,
+    build_runner,
+    check_data,
+    check_fit,
+    load_config,
+    load_whole,
+    make_demo_data,
+    plain_errors,
+    takes_published,
+    use_published,
+    use_tta,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Evaluate a detector, segmenter or classifier')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help="checkpoint file; a classifier's may be as published")
+    add_common_arguments(parser)
+    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle file')
+    parser.add_argument(
+        '--show-dir', metavar='FOLDER', help='draw predictions beside the truth into this folder'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: several scales, mirrored too, by the config's tta_pipeline",
+    )
+    return parser.parse_args()
+
+
+def set_up(cfg: Config, args: argparse.Namespace) -> None:
+    """Carry the options of the command line into the config.
+
+    Raises:
+        ValueError: If the config cannot draw, or --tta lacks settings.
+    """
+    if args.tta:
+        use_tta(cfg)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.out:
+        dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+        metrics = cfg.test_evaluator
+        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+        cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=args.out)]
+    if args.show_dir:
+        hook = cfg.default_hooks.get('visualization')
+        if hook is None:
+            raise ValueError('--show-dir needs a visualization hook in default_hooks')
+        folder, scope = osp.abspath(args.show_dir), cfg.get('default_scope')
+        if scope == 'mmdet':
+            hook.update(draw=True, test_out_dir=folder)  # else a folder in the work folder
+        elif scope == 'mmpretrain':
+            hook.update(enable=True, interval=1, out_dir=folder)
+        else:
+            hook.update(draw=True, interval=1)
+            cfg.visualizer.save_dir = folder
+
+
+def main() -> None:
+    """Check all that can be checked, then test."""
+    args = parse_args()
+    with plain_errors():
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
+        if args.out and not args.out.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
+        checkpoint = read_checkpoint(args.checkpoint)
+        # Before --tta wraps the model, and before its and other arguments go before options.
+        cfg = use_published(cfg, checkpoint, args.checkpoint, args.cfg_options)
+        set_up(cfg, args)
+        if not args.demo:
+            check_data(cfg, 'test_dataloader')
+        runner = build_runner(cfg, args)
+        model = model_of(runner)
+        published = False
+        if takes_published(model, checkpoint):
+            report = load_whole(runner, checkpoint, args.checkpoint, complete=True)
+            published = report.kind != OURS
+        if not published:
+            check_fit(model, checkpoint, args.checkpoint)
+        del checkpoint
+        if args.demo:
+            make_demo_data(cfg)
+    runner.test()
