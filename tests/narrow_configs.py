@@ -25,7 +25,7 @@ def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:
     """Load a config as the tools do and narrow it.
 
     Args:
-        name (str): The config, of a model with a neck.
+        name (str): The config.
         options (dict, optional): As of ``--cfg-options``.
         **kwargs: More arguments of ``load_config``.
 
@@ -39,8 +39,11 @@ def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:
         for key, value in part.items():
             if 'channel' in key:
                 part[key] = _fewer(value)
-    neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
-    neck.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
+    takes = cfg.model.get('neck') or cfg.model.decode_head
+    takes = takes[0] if isinstance(takes, list) else takes
+    takes.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
+    if cfg.model.get('auxiliary_head'):
+        cfg.model.auxiliary_head.in_channels = DIMS[cfg.model.auxiliary_head.in_index]
     return cfg
 
 

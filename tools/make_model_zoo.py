@@ -152,10 +152,10 @@ def page(zoo: Zoo) -> str:
         'from scratch, at 384 x 384 from `load_from`. HTC reads COCO-stuff maps, too, or does '
         'without them (`model.roi_head.semantic_head=None`).',
         '',
-        '**Weights.** The last column has the trained model that the authors published for the '
-        'row; else what its backbone starts from. `python tools/download.py CONFIG` fetches them '
-        'into `checkpoints/`. [What is published, and what can still be fetched]'
-        '(published_weights.md).',
+        '**Weights.** The last column has the trained model of the row that its authors publish '
+        'and this package loads; else what its backbone starts from (`start`); nothing for '
+        'classifiers that nobody published. `python tools/download.py configs/CONFIG.py` fetches '
+        'them into `checkpoints/`. [What can still be fetched](published_weights.md).',
     ]
     for name, paper in zoo.papers.items():
         lines += ['', *section(paper, name, rows_of(zoo, name))]
@@ -169,6 +169,7 @@ def section(paper: Paper, name: str, rows: dict[str, Row]) -> Iterator[str]:
     yield (
         f"[{paper.title}]({paper.url}), {paper.year}; `type='{paper.backbone}'`. Weights: "
         f'[the authors]({paper.source.page}); {paper.source.state}.'
+        + (f' They also publish {paper.source.others}.' if paper.source.others else '')
     )
     yield ''
     if paper.note:

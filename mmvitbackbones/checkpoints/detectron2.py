@@ -12,7 +12,7 @@ from .conversion import rename
 _BACKBONE = 'backbone.bottom_up.model.'
 _LEVEL = re.compile(r'^backbone\.fpn_lateral(\d)\.')
 # What follows from the config: statistics of the pixels, and anchors.
-_NO_WEIGHT = re.compile(r'^pixel_(mean|std)$|\bcell_anchors\.\d+$')
+NO_WEIGHT = re.compile(r'^pixel_(mean|std)$|\bcell_anchors\.\d+$')
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -70,5 +70,5 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (r'^head\.bbox_pred\.', 'bbox_head.retina_reg.'),
     )
     return {
-        rename(name, rules): tensor for name, tensor in state.items() if not _NO_WEIGHT.search(name)
+        rename(name, rules): tensor for name, tensor in state.items() if not NO_WEIGHT.search(name)
     }

@@ -29,12 +29,14 @@ class Source:
             'shared': behind links that a browser has to open.
         state (str): What users report, in a few words.
         files (Mapping[str, str]): Addresses, by the names that configs give the files.
+        others (str): What else they publish.
     """
 
     page: str
     access: Literal['open', 'closed', 'shared']
     state: str
     files: Mapping[str, str]
+    others: str = ''
 
 
 @dataclass(frozen=True)

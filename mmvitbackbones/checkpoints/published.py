@@ -135,6 +135,8 @@ def load_published(
         backbone.load_state_dict(filled, strict=False)
     else:
         filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
+        if detectron2.recognise(tensors_of(checkpoint)):
+            _check_settings(model, source)
         rest, new, report.classes = _fill_rest(model, found.rest, source)
         model.load_state_dict({**filled, **rest}, strict=False)
         report.loaded += rest
@@ -144,6 +146,28 @@ def load_published(
     print_log(str(report), logger='current')
     _warn(restarted, report)
     return report
+
+
+def _check_settings(model: Any, source: str) -> None:
+    """Check that a published detector's model was built with its settings.
+
+    Raises:
+        ValueError: If not, and its boxes would be wrong.
+    """
+    anchors = getattr(getattr(model, 'bbox_head', None), 'prior_generator', None)
+    if getattr(anchors, 'scale_major', False):
+        raise ValueError(
+            f'{source} has its anchors in another order than the model: build it from the config '
+            'that mmvitbackbones.as_published gives'
+        )
+    stem = model.backbone.stem
+    if getattr(stem, 'padding', 'published') != 'published':
+        print_log(
+            f"{source} was trained with regional_padding='published' and other settings, which "
+            'mmvitbackbones.as_published gives to a config',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def is_classifier(model: nn.Module) -> bool:
@@ -312,7 +336,12 @@ def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         re.sub(r'^module\.', '', name): torch.as_tensor(value)
         for name, value in checkpoint.items()
-        if isinstance(value, (Tensor, np.ndarray)) and not name.startswith('data_preprocessor.')
+        if (
+            isinstance(value, Tensor)
+            or isinstance(value, np.ndarray)
+            and value.dtype.kind in 'biuf'
+        )
+        and not name.startswith('data_preprocessor.')
     }
 
 
@@ -326,7 +355,9 @@ def _identify(
     state: dict[str, Tensor], family: Family, target: Mapping[str, Tensor], source: str
 ) -> tuple[str, Conversion]:
     """Whose names the state dict has, and its tensors under ours."""
+    no_weights: list[str] = []
     if detectron2.recognise(state):
+        no_weights = [name for name in state if detectron2.NO_WEIGHT.search(name)]
         state = detectron2.convert(state)
     state, others = _split(state)
     if family.recognise(state):
@@ -335,6 +366,7 @@ def _identify(
         except ValueError as error:
             raise ValueError(f'{source}: {error}') from None
         found.rest.update(others)
+        found.unused += no_weights
         return f'published {family.name}', found
     for other in FAMILIES:
         if other.recognise(state):

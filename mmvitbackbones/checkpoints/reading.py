@@ -101,7 +101,7 @@ def read_checkpoint(
         refused = re.search(
             r"GLOBAL \S+|Unsupported class \S+|class '[^']+'|reduce \S+|operand \d+", str(error)
         )
-        if refused is None or not _is_pickle(path):
+        if refused is None or not is_checkpoint(path):
             raise UnreadableCheckpointError(_damaged(path)) from error
         raise UnreadableCheckpointError(
             f'{path!r} was not loaded: it holds more than tensors and plain data '
@@ -134,7 +134,7 @@ def _damaged(path: str) -> str:
     return f'{path!r} is not a PyTorch checkpoint, or is damaged or cut short: fetch it again'
 
 
-def _is_pickle(path: str) -> bool:
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Whether a file starts as torch's zip files or as pickles do, unlike a text."""
     with open(path, 'rb') as file:
         return file.read(4).startswith((b'PK\x03\x04', b'\x80'))

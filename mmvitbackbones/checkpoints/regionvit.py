@@ -148,7 +148,7 @@ FAMILY = Family(
     source=Source(
         page='https://github.com/IBM/RegionViT',
         access='open',
-        state="no trouble is reported; an older table of the authors' links M to the file of S",
+        state="no trouble is reported; the authors' table links M to the file of S",
         files={name: f'{_RELEASE}/{name}' for name in _FILES},
     ),
     recognise=recognise,

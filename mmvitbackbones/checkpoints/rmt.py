@@ -90,6 +90,7 @@ FAMILY = Family(
         access='shared',
         state='a share on Baidu, out of reach from many countries: its issues 28, 32 and 40',
         files={name: f'https://pan.baidu.com/s/{link}' for name, link in _SHARES.items()},
+        others='whole detectors and segmenters, in two more shares',
     ),
     recognise=recognise,
     convert=convert,

@@ -235,6 +235,7 @@ FAMILY = Family(
         access='closed',
         state='out of reach, last reported in April 2025: its issue 13',
         files={name: f'{_FOLDER}/{folder}/model_best.pth' for name, folder in _FOLDERS.items()},
+        others='other classifiers, and detectors in a format that this package does not read',
     ),
     recognise=recognise,
     convert=convert,

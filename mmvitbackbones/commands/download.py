@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from ..checkpoints.family import published_by
 from ..running import load_config, plain_errors
@@ -16,7 +17,7 @@ def parse_args() -> argparse.Namespace:
         description='Fetch the weights that are published for a config: the trained model, and '
         'what its backbone starts from'
     )
-    parser.add_argument('what', metavar='CONFIG', help='config file; or a published file by name')
+    parser.add_argument('what', metavar='CONFIG', help='config, or a published file by its name')
     return parser.parse_args()
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     args = parse_args()
     with plain_errors():
         by_name = published_by(args.what)
-        files = [FOLDER / args.what] if by_name else weights_of(load_config(args.what))
+        files = [FOLDER / Path(args.what).name] if by_name else weights_of(load_config(args.what))
         if not files:
             raise FileNotFoundError(f'{args.what} names no weights')
     failed = False

@@ -12,12 +12,14 @@ from ..hooks.runner_model import model_of
 from ..running import (
     add_common_arguments,
     build_runner,
+    check_classes,
     check_data,
     check_fit,
-    load_config,
+    end_with_config,
     load_whole,
     make_demo_data,
     plain_errors,
+    read_config,
     takes_published,
     use_published,
     use_tta,
@@ -74,7 +76,7 @@ def main() -> None:
     """Check all that can be checked, then test."""
     args = parse_args()
     with plain_errors():
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
+        cfg = read_config(args)
         if args.out and not args.out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
         checkpoint = read_checkpoint(args.checkpoint)
@@ -83,6 +85,8 @@ def main() -> None:
         set_up(cfg, args)
         if not args.demo:
             check_data(cfg, 'test_dataloader')
+        check_classes(cfg, checkpoint, args.checkpoint)
+        end_with_config(cfg, args)
         runner = build_runner(cfg, args)
         model = model_of(runner)
         published = False

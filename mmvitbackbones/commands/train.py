@@ -17,10 +17,12 @@ from ..running import (
     check_fit,
     check_overlap,
     check_weights,
-    load_config,
+    end_with_config,
     load_whole,
     make_demo_data,
     plain_errors,
+    positive,
+    read_config,
     takes_published,
     use_published,
 )
@@ -31,6 +33,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector, segmenter or classifier')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
+    parser.add_argument(
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='with --data: how often each image is seen (from the size of the data set)',
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument(
         '--resume',
@@ -66,15 +74,16 @@ def main() -> None:
     """Check all that can be checked, then train."""
     args = parse_args()
     with plain_errors():
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.demo, args.data_root)
+        cfg = read_config(args)
         set_up(cfg, args)
         if not args.demo:
             check_data(cfg, 'train_dataloader', 'val_dataloader')
         if not cfg.get('resume'):
             check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
-        if checkpoint is not None and not cfg.get('resume'):
-            cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options)
+        if checkpoint is not None:
+            cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options, new_heads=True)
+        end_with_config(cfg, args, None if cfg.get('resume') else checkpoint)
         runner = build_runner(cfg, args)
         model = model_of(runner)
         if checkpoint is not None and cfg.get('resume'):

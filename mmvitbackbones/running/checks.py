@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from torch import nn
 
-from ..checkpoints.family import Family, family_of, where_published
+from ..checkpoints.family import where_published
 from ..checkpoints.published import tensors_of
 from ..checkpoints.reading import is_absent
+from ..hooks.runner_model import unwrapped
 from .nodes import dicts
+from .published import backbone_family
 
 _COCO_LAYOUT = """\
   {root}/
@@ -115,7 +116,7 @@ def check_weights(cfg: Config) -> None:
     """
     init = cfg.model.get('init_cfg')
     whole = cfg.model.get('pretrained') or (isinstance(init, Mapping) and init.get('checkpoint'))
-    family = _family(cfg.model.backbone.type)
+    family = backbone_family(cfg.model.backbone)
     if whole and family and cfg.default_scope == 'mmpretrain':
         raise ValueError(
             f'a whole classifier starts from {whole!r} by load_from, not by pretrained or init_cfg '
@@ -142,11 +143,6 @@ def check_weights(cfg: Config) -> None:
         )
 
 
-def _family(backbone: str | type) -> Family | None:
-    """The family of a backbone, given as in a config."""
-    return family_of(MODELS.get(backbone) if isinstance(backbone, str) else backbone)
-
-
 def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
     """Check that a checkpoint fills a model, all of it and nothing else.
 
@@ -158,9 +154,7 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> Non
     Raises:
         ValueError: Names tensors that are missing, unexpected or of another shape.
     """
-    while hasattr(model, 'module'):  # wrapped for several GPUs, or for several views
-        model = model.get_submodule('module')
-    ours, theirs = model.state_dict(), tensors_of(checkpoint)
+    ours, theirs = unwrapped(model).state_dict(), tensors_of(checkpoint)
     problems = {
         'missing': [name for name in ours if name not in theirs],
         'unexpected': [name for name in theirs if name not in ours],
@@ -180,6 +174,27 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> Non
         raise ValueError(
             f'{path} does not fit the config: {details}. Give the config, and the options, it was '
             'trained with; weights published for ImageNet go into model.backbone.init_cfg'
+        )
+
+
+def check_classes(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Check that a checkpoint of ours was trained for the classes that it is tested on.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (Mapping[str, Any]): What the file holds; others' do not say their classes.
+        path (str): The file, for the message.
+
+    Raises:
+        ValueError: If the classes differ, in their order for example.
+    """
+    meta = checkpoint.get('meta')
+    trained = ((meta or {}).get('dataset_meta') or {}).get('classes')
+    tested = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes')
+    if trained and tested and list(trained) != list(tested):
+        raise ValueError(
+            f'{path} was trained for the classes {", ".join(trained)}, the data set has '
+            f'{", ".join(tested)}: their names and order must agree'
         )
 
 

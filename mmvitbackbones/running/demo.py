@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from ..checkpoints.reading import is_absent
 from ..datasets.digit_scenes import CLASSES, PALETTE, SEMANTIC_CLASSES
 from ..datasets.digits import SIDE as DIGIT_SIDE
-from .nodes import dicts
+from .nodes import dicts, set_num_classes
 
 _Part = dict[str, Any]  # a part of a config
 
@@ -51,22 +51,15 @@ def use_demo_data(cfg: Config, root: str) -> None:
         raise ValueError(
             f'--demo runs configs of mmdet, mmseg and mmpretrain, got default_scope={scope!r}'
         )
-    _set_classes(cfg.model, classes)
+    set_num_classes(cfg.model, classes)
+    for part in dicts(cfg.model):
+        if part.get('semantic_head'):  # HTC's, which learns the background, too
+            part['semantic_head']['num_classes'] = len(SEMANTIC_CLASSES)
     _cheaper_proposals(cfg.model)
     # Scenes may differ in size, digits do not.
     val_batch_size = settings['batch_size'] if scope == 'mmpretrain' else 1
     _set_data(cfg, train, val, metric, settings['batch_size'], val_batch_size)
     _set_schedule(cfg, **settings)
-
-
-def _set_classes(model: ConfigDict, classes: int) -> None:
-    """Set the number of classes of all heads; HTC's semantic branch also learns the background."""
-    for part in dicts(model):
-        if 'num_classes' in part:
-            part['num_classes'] = classes
-    for part in dicts(model):
-        if part.get('semantic_head'):
-            part['semantic_head']['num_classes'] = len(SEMANTIC_CLASSES)
 
 
 def _settings(demo: object) -> dict[str, int]:

@@ -23,7 +23,9 @@ from rich.progress import (
 )
 
 from ..checkpoints.family import published_by
+from ..checkpoints.reading import is_checkpoint
 from ..zoo import read_zoo
+from .nodes import dicts
 
 FOLDER = Path('checkpoints')
 SUMS = 'SHA256SUMS'  # as of sha256sum: `sha256sum -c SHA256SUMS` checks all
@@ -44,9 +46,9 @@ def weights_of(cfg: Config) -> list[Path]:
     row = read_zoo().rows.get(Path(cfg.filename).stem)
     if row and row.trained:
         files.append(FOLDER / row.trained)
-    init = cfg.model.backbone.get('init_cfg')
-    starts = [init.get('checkpoint') if isinstance(init, dict) else None, cfg.get('load_from')]
-    files += [Path(start) for start in starts if start and '://' not in start]
+    starts = [part.get('checkpoint') for part in dicts(cfg.model.backbone.get('init_cfg'))]
+    starts.append(cfg.get('load_from'))
+    files += [Path(start).expanduser() for start in starts if start and '://' not in start]
     return list(dict.fromkeys(files))
 
 
@@ -70,8 +72,12 @@ def fetch(path: Path) -> str:
     source = published_by(path)
     if path.is_file():
         return f'{path} is there: {_described(path)}'
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path} is there, but is no file: move it away')
     if source is None:
-        raise FileNotFoundError(f'nobody publishes a file {path.name}')
+        raise FileNotFoundError(
+            f'nobody publishes a file {path.name}: either you make it, or it is not to be had'
+        )
     address = source.files[path.name]
     if source.access == 'shared':
         raise OSError(
@@ -88,6 +94,9 @@ def fetch(path: Path) -> str:
             f'could not fetch {address}: {_reason(error)}{state}. Fetched elsewhere, it belongs '
             f'in {path}.{kept}'
         ) from None
+    if not is_checkpoint(part):
+        part.unlink()
+        raise OSError(f'{address} answered with something that is no checkpoint: a page, perhaps')
     described = _described(part, path.name)
     if os.path.lexists(path):
         raise FileExistsError(f'{path} has appeared meanwhile, and stays; {part} is the same file')
@@ -120,6 +129,9 @@ def _download(address: str, part: Path) -> None:
     with answer:
         if answer.status != 206:
             done = 0
+        elif not answer.headers.get('Content-Range', '').startswith(f'bytes {done}-'):
+            part.unlink()
+            raise ConnectionError('the server sent another part than was asked for')
         left = answer.headers.get('Content-Length')
         total = done + int(left) if left else None
         tag.write_text(answer.headers.get('ETag') or answer.headers.get('Last-Modified') or '')
@@ -129,7 +141,9 @@ def _download(address: str, part: Path) -> None:
                 file.write(block)
                 progress.advance(task, len(block))
     size = part.stat().st_size
-    if total is not None and size != total:
+    if total is None:
+        raise ConnectionError('the server does not say how large the file is')
+    if size != total:
         raise ConnectionError(f'the connection ended after {size} of {total} bytes')
 
 
@@ -180,8 +194,10 @@ def _described(path: Path, name: str | None = None) -> str:
     known = dict(_known(sums)).get(name)
     size = f'{path.stat().st_size / 1e6:.1f} MB, SHA-256 {found}'
     if known is None:
+        before = sums.read_text() if sums.is_file() else ''
+        glue = '' if not before or before.endswith('\n') else '\n'
         with sums.open('a') as file:
-            file.write(f'{found}  {name}\n')
+            file.write(f'{glue}{found}  {name}\n')
         return f'{size} (noted in {sums})'
     if known != found:
         raise ValueError(
@@ -195,4 +211,4 @@ def _known(sums: Path) -> Iterator[tuple[str, str]]:
     """Names and sums of a file of sha256sum."""
     for line in sums.read_text().splitlines() if sums.is_file() else ():
         found, _, name = line.partition(' ')
-        yield name.lstrip(' *'), found
+        yield name.lstrip(' *'), found.lower()

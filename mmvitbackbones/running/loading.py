@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -15,7 +18,11 @@ from .published import as_published
 
 
 def use_published(
-    cfg: Config, checkpoint: Mapping[str, Any], path: str, cfg_options: Mapping[str, Any] | None
+    cfg: Config,
+    checkpoint: Mapping[str, Any],
+    path: str,
+    cfg_options: Mapping[str, Any] | None,
+    new_heads: bool = False,
 ) -> Config:
     """A config with the settings of the published detector that it starts from.
 
@@ -25,6 +32,7 @@ def use_published(
             config stays as it is.
         path (str): The file, for messages.
         cfg_options (Mapping[str, Any], optional): What was set by hand, which goes before.
+        new_heads (bool): Whether heads for other classes may start new.
 
     Returns:
         Config: The config to run.
@@ -32,7 +40,7 @@ def use_published(
     Raises:
         ValueError: As :func:`as_published`.
     """
-    cfg = as_published(cfg, checkpoint, path)
+    cfg = as_published(cfg, checkpoint, path, new_heads)
     cfg.merge_from_dict(dict(cfg_options or {}))
     return cfg
 
@@ -65,8 +73,7 @@ def load_whole(
     try:
         report = load_published(model, checkpoint, source=path)
     except ValueError as error:
-        hint = '' if complete else '. Its backbone alone is taken by model.backbone.init_cfg'
-        raise ValueError(f'{error}{hint}') from None
+        raise ValueError(f'{error}. A backbone alone is taken by model.backbone.init_cfg') from None
     if complete and report.classes:
         theirs, ours = report.classes
         heads = dict.fromkeys(
@@ -83,3 +90,25 @@ def load_whole(
         )
     runner._load_from = None
     return report
+
+
+def write_start(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Write a published model under our names, and let a config start from it.
+
+    Args:
+        cfg (Config): The config, whose ``load_from`` becomes the file.
+        checkpoint (Mapping[str, Any]): What the published file holds.
+        path (str): The file to write.
+
+    Raises:
+        FileExistsError: If it is there.
+        ValueError: As :func:`load_published`.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path} is there already: name another file')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    load_published(model, checkpoint, source=str(cfg.load_from))
+    torch.save(dict(state_dict=model.state_dict()), path)
+    cfg.load_from = path

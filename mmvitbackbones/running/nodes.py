@@ -21,3 +21,15 @@ def dicts(node: object) -> Iterator[dict[str, Any]]:
     if isinstance(node, (list, tuple)):
         for item in node:
             yield from dicts(item)
+
+
+def set_num_classes(model: dict[str, Any], count: int) -> None:
+    """Set the number of classes of all heads of a model's config.
+
+    Args:
+        model (dict): The config, changed in place.
+        count (int): The number of classes.
+    """
+    for part in dicts(model):
+        if 'num_classes' in part:
+            part['num_classes'] = count

@@ -296,6 +296,21 @@ def test_window_size_overrides_the_arch(window_size):
     assert all(b.bias.table.shape[1] == 81 for stage in model.stages for b in stage.blocks)
 
 
+def test_paddings_agree_where_there_is_none():
+    """At a size that windows divide."""
+    torch.manual_seed(0)
+    ends, published = (
+        RegionViT(arch=TINY, regional_padding=padding).eval() for padding in ('end', 'published')
+    )
+    published.load_state_dict(ends.state_dict())
+    side = 4 * ends.window_size * 8
+    images = torch.randn(1, 3, side, 2 * side)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(ends(images), published(images)))
+        images = images[..., :-4, :]
+        assert not all(torch.equal(a, b) for a, b in zip(ends(images), published(images)))
+
+
 # Bad input.
 
 
@@ -313,6 +328,11 @@ BAD_OPTIONS = [
     (dict(window_size=[7, 7]), ['window_size', '4 equal', '[7, 7]']),
     (dict(window_size=[7, 7, 7, 14]), ['window_size', '4 equal', 'halve together']),
     (dict(window_size=[7.0] * 4), ['window_size', 'positive integer']),
+    (dict(regional_padding='start'), ['regional_padding', "'end', 'published'", "'start'"]),
+    (
+        dict(regional_padding='published', arch=dict(TINY, regional=False)),
+        ['regional_padding', 'regional tokens'],
+    ),
 ]
 
 

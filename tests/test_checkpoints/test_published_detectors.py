@@ -107,7 +107,7 @@ def test_final_detections(case, model):
     count = len(arrays['final_scores'])
     scores = found.scores[:count].numpy()
     assert np.abs(scores - arrays['final_scores']).max() <= 1e-4
-    # Within 1e-4 the order may differ, by which one at the end may be another.
+    # Within 1e-4 the order may differ, so that the last of the 30 may be another detection.
     for box, score, label in zip(
         arrays['final_boxes'], arrays['final_scores'], arrays['final_classes']
     ):
@@ -150,7 +150,9 @@ def test_settings_are_named_and_the_config_is_left_as_it_was(weights):
     'name, problem',
     [
         ('maskrcnn_regionvit_b_1x', 'another variant'),
+        ('maskrcnn_regionvit_s_plus_1x', 'another variant'),
         ('maskrcnn_regionvit_s_plus_peg_1x', 'another variant'),
+        ('maskrcnn_regionvit_s_without_regional_1x', 'another variant'),
         ('maskrcnn_rmt_t_1x', 'another variant'),
         ('retinanet_regionvit_s_1x', 'is a MaskRCNN, the config a RetinaNet'),
     ],
@@ -158,6 +160,41 @@ def test_settings_are_named_and_the_config_is_left_as_it_was(weights):
 def test_what_does_not_fit_is_refused(name, problem, weights):
     with pytest.raises(ValueError, match=f'{problem}.*configs/maskrcnn_regionvit_s_1x.py'):
         mmvitbackbones.as_published(config_of(name), weights)
+
+
+def test_the_file_of_a_row_names_its_config(weights):
+    """Names tell the schedule and the larger images of the dagger, which tensors do not."""
+    dagger = dict(weights)
+    proj = 'backbone.bottom_up.model.cls_token.proj.weight'
+    dagger[proj] = torch.zeros(128, 3, 56, 56)
+    name = 'MaskRCNN_3x_RegionViT-B+peg_dagger.pth'
+    with pytest.raises(ValueError, match='configs/maskrcnn_regionvit_s_1x.py'):
+        mmvitbackbones.as_published(config_of('retinanet_regionvit_s_1x'), weights, 'mine.pth')
+    names = (f'backbone.bottom_up.model.layers.2.block.{n}.x' for n in range(15))
+    dagger |= {name: torch.zeros(1) for name in names}
+    dagger['backbone.bottom_up.model.layers.0.block.1.peg.x'] = torch.zeros(1)
+    with pytest.raises(ValueError, match='configs/maskrcnn_regionvit_b_plus_peg_896_3x.py'):
+        mmvitbackbones.as_published(config_of('maskrcnn_regionvit_b_1x'), dagger, name)
+
+
+def test_other_classes_are_refused_but_for_training(weights):
+    cfg = config_of('maskrcnn_regionvit_s_1x')
+    cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 3
+    with pytest.raises(ValueError, match='for 80 classes, the config, as it would run, for 3: '):
+        mmvitbackbones.as_published(cfg, weights)
+    assert mmvitbackbones.as_published(cfg, weights, new_heads=True).published_settings
+
+
+def test_a_model_without_the_settings(capsys):
+    """Anchors of another order give wrong boxes; the rest shifts numbers."""
+    retina = GoldenCase('det_retinanet_regionvit_small_w14_peg').weights()
+    with own_instances(), DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config_of('retinanet_regionvit_s_plus_peg_1x').model)
+        with pytest.raises(ValueError, match='anchors in another order.*as_published gives'):
+            mmvitbackbones.load_published(model, retina)
+        model.bbox_head.prior_generator.scale_major = False
+        mmvitbackbones.load_published(model, retina)
+    assert 'which mmvitbackbones.as_published gives to a config' in capsys.readouterr().out
 
 
 def test_a_backbone_alone_takes_its_part(weights):
@@ -182,8 +219,10 @@ def test_heads_for_other_classes_start_new(weights):
     cfg = config_of('maskrcnn_regionvit_s_1x')
     cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 3
     with own_instances(), DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(mmvitbackbones.as_published(cfg, weights).model)
-        report = mmvitbackbones.load_published(model, weights)
+        model = MODELS.build(mmvitbackbones.as_published(cfg, weights, new_heads=True).model)
+        state = dict(weights, pixel_mean=torch.zeros(3), names=np.array(['not', 'a tensor']))
+        report = mmvitbackbones.load_published(model, state)
+    assert 'pixel_mean' in report.unused
     assert report.classes == (80, 3)
     layers = ('bbox_head.fc_cls', 'bbox_head.fc_reg', 'mask_head.conv_logits')
     assert {*report.new} == {
@@ -193,13 +232,19 @@ def test_heads_for_other_classes_start_new(weights):
 
 @pytest.mark.parametrize(
     'name',
-    ['maskrcnn_rmt_t_1x', 'cascade_maskrcnn_rmt_s_3x', 'retinanet_rmt_t_1x', 'semfpn_rmt_t_80k'],
+    [
+        *('maskrcnn_rmt_t_1x', 'cascade_maskrcnn_rmt_s_3x', 'retinanet_rmt_t_1x'),
+        *('semfpn_rmt_t_80k', 'upernet_rmt_s_160k'),
+    ],
 )
 def test_published_rmt_models(name):
     """Those of mmdetection 2 and mmsegmentation 0: only the backbone has other names."""
     cfg = narrow_config(name)
     cfg.model.backbone.update(arch=RMT_FILES.arch, out_norm='output')
-    cfg.model.neck.in_channels = RMT_FILES.arch['dims']
+    dims = RMT_FILES.arch['dims']
+    (cfg.model.get('neck') or cfg.model.decode_head).in_channels = dims
+    if cfg.model.get('auxiliary_head'):
+        cfg.model.auxiliary_head.in_channels = dims[2]
     with own_instances(), DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     theirs, classifier = RMT_FILES.state(out_norm='output'), RMT_FILES.layout().classifier

@@ -15,14 +15,12 @@ from mmvitbackbones import get_config
 from mmvitbackbones.checkpoints.family import FAMILIES, Family, Source
 from mmvitbackbones.running.download import fetch, weights_of
 
-CONTENT = bytes(range(256)) * 20_000  # 5 MB: some blocks
+CONTENT = b'PK\x03\x04' + bytes(range(256)) * 20_000  # 5 MB: some blocks
 SUM = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
     """Files with versions; may end early, or know no ranges."""
-
-    content, version, cut, ranges = CONTENT, '"1"', None, True
 
     def do_GET(self):
         server = self.server
@@ -39,11 +37,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header('Content-Range', f'bytes */{size}')
                 self.end_headers()
                 return
+            first -= server.shift
             self.send_response(206)
             self.send_header('Content-Range', f'bytes {first}-{size - 1}/{size}')
         else:
             self.send_response(200)
-        self.send_header('Content-Length', str(size - first))
+        if server.sized:
+            self.send_header('Content-Length', str(size - first))
         if server.version:
             self.send_header('ETag', server.version)
         self.end_headers()
@@ -57,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     made = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     made.asked, made.content, made.version, made.cut, made.ranges = [], CONTENT, '"1"', None, True
+    made.shift, made.sized = 0, True
     thread = threading.Thread(target=made.serve_forever, kwargs=dict(poll_interval=0.01))
     thread.start()
     yield made
@@ -121,7 +122,7 @@ def test_it_goes_on_where_it_stopped(server, path, changed):
         server.version = ''
     cut(server, path, 3_000_000)
     if changed == 'file':
-        server.content, server.version = CONTENT[::-1], '"2"'
+        server.content, server.version = CONTENT + CONTENT, '"2"'
     server.ranges = changed != 'ranges'
     fetch(path)
     assert path.read_bytes() == server.content and names(path) == ['SHA256SUMS', 'near.pth']
@@ -137,13 +138,39 @@ def test_a_partial_file_that_has_all(server, path, extra, requests):
     assert path.read_bytes() == CONTENT and len(server.asked) == requests
 
 
-def test_another_sum_is_refused(path):
+@pytest.mark.parametrize(
+    'setting, value, words',
+    [
+        ('shift', 7, 'another part than was asked for'),
+        ('sized', False, 'does not say how large'),
+        ('content', b'<html>Sign in</html>', 'is no checkpoint: a page'),
+    ],
+)
+def test_what_is_no_whole_file_is_refused(server, path, setting, value, words):
+    cut(server, path, 3_000_000)
+    setattr(server, setting, value)
+    if setting != 'shift':
+        server.version = '"2"'  # all of it is sent again
+    with pytest.raises(OSError, match=words):
+        fetch(path)
+    assert not path.exists() and not path.with_name('SHA256SUMS').exists()
+    setattr(server, setting, dict(shift=0, sized=True, content=CONTENT)[setting])
+    fetch(path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_sums_are_checked_and_added(path):
     path.parent.mkdir()
     sums = path.with_name('SHA256SUMS')
-    sums.write_text('0123  near.pth\n')
+    sums.write_text('0123  near.pth')
     with pytest.raises(ValueError, match=rf'part has the SHA-256 {SUM}, but .*SUMS has 0123'):
         fetch(path)
-    assert not path.exists() and sums.read_text() == '0123  near.pth\n'
+    assert not path.exists() and sums.read_text() == '0123  near.pth'
+    sums.write_text('0123  other.pth')  # without an end of the line
+    fetch(path)
+    assert sums.read_text() == f'0123  other.pth\n{SUM}  near.pth\n'
+    sums.write_text(f'{SUM.upper()} *near.pth\n')
+    assert 'as in' in fetch(path)
 
 
 def test_a_file_of_that_name_stays(server, path):
@@ -151,6 +178,9 @@ def test_a_file_of_that_name_stays(server, path):
     path.parent.mkdir()
     path.write_bytes(b'mine')
     assert 'is there' in fetch(path)
+    path.with_name('gone.pth').symlink_to('nowhere')
+    with pytest.raises(FileExistsError, match='is no file: move it away'):
+        fetch(path.with_name('gone.pth'))
     assert path.read_bytes() == b'mine' and not server.asked
 
 
@@ -197,7 +227,7 @@ def test_the_tool(path, tmp_path, monkeypatch, capsys):
     assert end.value.code == 2 and 'nobody publishes a file mine.pth' in said.err
     assert path.read_bytes() == CONTENT and SUM in said.out
 
-    monkeypatch.setattr(sys, 'argv', ['download.py', 'near.pth'])
+    monkeypatch.setattr(sys, 'argv', ['download.py', 'checkpoints/near.pth'])
     with pytest.raises(SystemExit) as end:
         load('download').main()
     assert end.value.code == 0 and 'is there' in capsys.readouterr().out

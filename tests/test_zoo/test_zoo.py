@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import yaml
 
@@ -82,3 +84,17 @@ def test_own_data_file_fits_the_configs():
     for paper in zoo.papers.values():
         assert hasattr(mmvitbackbones, paper.backbone)
         assert set(paper.conventions) <= set(HEADS)
+
+
+def test_rows_of_published_detectors_have_their_files():
+    """As RegionViT's authors name them: 28, of seven variants, two heads and two schedules."""
+    found = {}
+    for name, row in read_zoo().rows.items():
+        if match := re.match(r'(maskrcnn|retinanet)_regionvit_([sb])(.*)_([13]x)$', name):
+            head, size, options, schedule = match.groups()
+            options = options.replace('_plus', '+').replace('_peg_896', 'peg_dagger')
+            variant = size.upper() + options.replace('_peg', 'peg')
+            kind = dict(maskrcnn='MaskRCNN', retinanet='RetinaNet')[head]
+            if variant != 'S_without_regional':
+                found[f'{kind}_{schedule}_RegionViT-{variant}.pth'] = row.trained
+    assert len(found) == 28 and all(file == trained for file, trained in found.items())
