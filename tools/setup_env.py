@@ -181,7 +181,7 @@ class Venv:
         """
         cuda = wants_cuda_ops()
         kind, time_needed = (
-            ('CUDA', 'half an hour') if cuda else ('CPU', '10 minutes on 2 busy cores')
+            ('CUDA', 'half an hour') if cuda else ('CPU', '3 minutes on 2 cores')
         )
         say(f'[4/{STEPS}] Compiling mmcv with {kind} ops (about {time_needed})')
         folder = self.path / 'src'
@@ -297,7 +297,7 @@ def exit_without_compiler(reason: str) -> None:
 
 def set_up(venv: Venv) -> None:
     """Do the steps; those done before are recognised and take seconds."""
-    say(f'Setting up {venv.path}: once, 5 to 20 minutes. It can be interrupted and started again.')
+    say(f'Setting up {venv.path}: once, about 5 minutes on 2 cores. It can be interrupted and started again.')
     say(f'[1/{STEPS}] Making the environment (10 s)')
     venv.create()
 
@@ -306,7 +306,7 @@ def set_up(venv: Venv) -> None:
     if not wheel and venv.mmcv_error():
         exit_without_compiler('no ready wheel was found')
 
-    say(f'[3/{STEPS}] Installing torch and torchvision (2 to 10 minutes, a large download)')
+    say(f'[3/{STEPS}] Installing torch and torchvision (1 to 10 minutes, a large download)')
     names = ['torch', 'torchvision', 'setuptools', 'wheel', 'ninja']
     venv.pip_or_exit('Installing torch', 'install', *names)
     if error := venv.error_of(TORCH_CHECK):
