@@ -18,7 +18,7 @@ ARCHES = dict(
     RMT=dict(ARCH, mlp_ratios=[2, 2, 2, 2], decay_range=[(2, 6)] * 4),
     VisionLongformer=ARCH,
 )
-FEWER = {256: 32, 1024: 32, 2048: 64}  # not below the 32 groups of ATSS's norms
+FEWER = {256: 32, 512: 32, 1024: 32, 2048: 64}  # not below the 32 groups of ATSS's norms
 
 
 def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:

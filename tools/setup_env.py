@@ -180,9 +180,7 @@ class Venv:
         The source stays in the environment, so that an interrupted compile goes on.
         """
         cuda = wants_cuda_ops()
-        kind, time_needed = (
-            ('CUDA', 'half an hour') if cuda else ('CPU', '3 minutes on 2 cores')
-        )
+        kind, time_needed = ('CUDA', 'half an hour') if cuda else ('CPU', '3 minutes on 2 cores')
         say(f'[4/{STEPS}] Compiling mmcv with {kind} ops (about {time_needed})')
         folder = self.path / 'src'
         self.pip_or_exit(
@@ -297,7 +295,7 @@ def exit_without_compiler(reason: str) -> None:
 
 def set_up(venv: Venv) -> None:
     """Do the steps; those done before are recognised and take seconds."""
-    say(f'Setting up {venv.path}: once, about 5 minutes on 2 cores. It can be interrupted and started again.')
+    say(f'Setting up {venv.path}: once, about 5 minutes. It can be interrupted and started again.')
     say(f'[1/{STEPS}] Making the environment (10 s)')
     venv.create()
 

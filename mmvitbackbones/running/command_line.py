@@ -55,7 +55,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="SHORT LONG of a detector's images, SIDE of others' (the config's)",
     )
     own.add_argument(
-        '--batch-size', type=positive, metavar='N', help="images a process takes (the config's)"
+        '--batch-size',
+        type=positive,
+        metavar='N',
+        help="images a process trains on in a step (the config's)",
     )
     own.add_argument(
         '--workers', type=int, metavar='N', help="processes that read images (the config's)"

@@ -77,7 +77,7 @@ def load_config(
     if data_root:
         _move_data(cfg, data_root)
     cfg.merge_from_dict(cfg_options)
-    _leave_out_unused_maps(cfg)
+    leave_out_unused_maps(cfg)
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
@@ -108,8 +108,12 @@ def _similar(path: str) -> str:
     return f': did you mean {", ".join(osp.join(folder, s) for s in similar)}?' if similar else ''
 
 
-def _leave_out_unused_maps(cfg: Config) -> None:
-    """Read no semantic maps for a two-stage detector that has no semantic head (any more)."""
+def leave_out_unused_maps(cfg: Config) -> None:
+    """Read no semantic maps for a two-stage detector that has no semantic head (any more).
+
+    Args:
+        cfg (Config): The config, changed in place.
+    """
     roi_head = cfg.model.get('roi_head')
     if not roi_head or roi_head.get('semantic_head') or cfg.model.get('semantic_head'):
         return

@@ -1,0 +1,256 @@
+"""What the layouts of a user's data share."""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from PIL import Image, ImageOps
+
+SPLIT_NAMES = dict(
+    train=('train', 'training'),
+    val=('val', 'valid', 'validation'),
+    test=('test', 'testing'),
+)
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
+_ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        images: The folder of its images.
+        annotations: The COCO JSON, or the folder of masks; None for folders of classes.
+        count: Number of images.
+    """
+
+    images: Path
+    annotations: Path | None
+    count: int
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A user's data set.
+
+    Attributes:
+        folder: Where it lies.
+        layout: How it is laid out, in words, and what was done about what is missing.
+        task: What it is for.
+        classes: Their names; the place of a name is the number of the class.
+        palette: One RGB colour a class, all different.
+        splits: The parts: 'train', 'val' and, if there, 'test'.
+        masks: Whether it is for detection and every object that is not a crowd has a mask.
+    """
+
+    folder: Path
+    layout: str
+    task: Literal['detection', 'segmentation', 'classification']
+    classes: tuple[str, ...]
+    palette: list[tuple[int, int, int]]
+    splits: dict[str, Split]
+    masks: bool
+
+
+def make_palette(count: int) -> list[tuple[int, int, int]]:
+    """Distinct RGB colours, the first ones far apart.
+
+    Args:
+        count: How many.
+
+    Returns:
+        Always the same colours.
+    """
+    colours: dict[tuple[int, int, int], None] = {}
+    number = 0
+    while len(colours) < count:
+        # Steps by the golden ratio keep away from earlier hues.
+        hue = number * 0.618034 % 1
+        saturation, value = 1 - number // 8 % 4 * 0.2, 1 - number // 4 % 3 * 0.25
+        red, green, blue = (
+            round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)
+        )
+        colours[red, green, blue] = None
+        number += 1
+    return list(colours)
+
+
+def split_folders(root: Path, holding: str = '') -> dict[str, Path]:
+    """Find the folders of splits, such as ``train`` and ``valid``.
+
+    Args:
+        root: Where to look.
+        holding: A file that they must hold.
+
+    Returns:
+        The folders that are there, by 'train', 'val' and 'test'.
+
+    Raises:
+        ValueError: If there are two of a split.
+    """
+    found = {}
+    for split, names in SPLIT_NAMES.items():
+        there = [name for name in names if (root / name).is_dir()]
+        there = [name for name in there if (root / name / holding).exists()]
+        if len(there) > 1:
+            raise ValueError(f'{root} has {" and ".join(there)}, which mean the same: keep one')
+        if there:
+            found[split] = root / there[0]
+    return found
+
+
+def with_validation(
+    found: dict[str, T], folder: Path, where: Callable[[str], str]
+) -> tuple[dict[str, T], str]:
+    """See to it that there is something to train and something to validate on.
+
+    Args:
+        found: The splits that are there.
+        folder: The data set, for messages.
+        where: What is missing, in words, if a split is.
+
+    Returns:
+        The splits, where test is val if there is no other; and what is to be said about that.
+
+    Raises:
+        FileNotFoundError: If a split is missing.
+    """
+    if 'train' not in found:
+        raise FileNotFoundError(f'{folder} has nothing to train on: there is no {where("train")}')
+    if 'val' in found:
+        return found, ''
+    if 'test' in found:
+        return dict(train=found['train'], val=found['test']), '; no val, so test is used as val'
+    raise FileNotFoundError(
+        f'{folder} has nothing to validate on: there is no {where("val")}. Move a part of the '
+        'training images there, a tenth for example, with all that belongs to them'
+    )
+
+
+def note_on_empty(split: str, source: Path, images: int, annotations: int) -> str:
+    """Check that a split has images and annotations.
+
+    Args:
+        split: 'train', 'val' or 'test'.
+        source: What it was read from.
+        images: How many images it has.
+        annotations: How many annotations.
+
+    Returns:
+        Why it is left out, which only test may be; '' if nothing is missing.
+
+    Raises:
+        ValueError: If there is nothing to train or to validate on.
+    """
+    lacking = 'images' if not images else 'annotations' if not annotations else ''
+    if not lacking:
+        return ''
+    if split == 'test':
+        return f'; test is left out, as it has no {lacking}'
+    purpose = 'train' if split == 'train' else 'validate'
+    raise ValueError(f'{source} has no {lacking}, so there is nothing to {purpose} on: add some')
+
+
+def check_classes(names: Sequence[str], source: Path) -> tuple[str, ...]:
+    """Check that no name is there twice, and none is empty.
+
+    Args:
+        names: The classes.
+        source: What they were read from.
+
+    Returns:
+        The classes.
+
+    Raises:
+        ValueError: Names a class that is there twice, or the place of an empty name.
+    """
+    seen: set[str] = set()
+    for place, name in enumerate(names):
+        if not name:
+            raise ValueError(f'{source}: class {place} has no name')
+        if name in seen:
+            raise ValueError(
+                f'{source} has the class {name!r} twice: give each class a name of its own'
+            )
+        seen.add(name)
+    return tuple(names)
+
+
+def first_ones(things: Iterable[object]) -> str:
+    """Up to three of them, for a message."""
+    several = list(itertools.islice(things, 4))
+    return ', '.join(map(str, several[:3])) + (', ...' if len(several) > 3 else '')
+
+
+def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """All images in a folder and the folders in it, sorted, as mmengine lists them."""
+    found = []
+    for parent, _, files in os.walk(folder):
+        found += [
+            Path(parent, name)
+            for name in files
+            if name.lower().endswith(tuple(suffixes)) and not name.startswith('.')
+        ]
+    return sorted(found)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as ``mmcv.imread`` reads it.
+
+    That turns images as EXIF says, in the 'color' mode that the toolboxes read images in, and the
+    boxes have to be those of the turned image. Only the head of the file is read.
+
+    Args:
+        path: The image.
+
+    Raises:
+        ValueError: If it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == 'TIFF':
+                # Some versions of PIL turn the size of a TIFF as it is opened, others do not:
+                # it is certain only once the image is decoded.
+                return ImageOps.exif_transpose(image).size
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path} cannot be read as an image ({error}): remove it') from None
+    return (height, width) if turned else (width, height)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ValueError: If it is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')  # editors of Windows put a mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not text in UTF-8 ({error}): save it as that') from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, which is there only when it is complete.
+
+    The processes of a distributed run write the same file at the same time, and read it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
+    try:
+        unfinished.write_text(json.dumps(content))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

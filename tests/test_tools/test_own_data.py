@@ -1,0 +1,210 @@
+"""``--data FOLDER``: a user's own data set, from the first step to the last prediction."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import own_data_folders as folders
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmpretrain')
+
+from golden_cases import GoldenCase
+from mmengine.config import Config
+from narrow_configs import narrow_config
+from running_tools import run, succeed, train_demo
+
+from mmvitbackbones.running import own_data
+from mmvitbackbones.zoo import get_config
+
+CASES = {
+    'maskrcnn_rmt_t_1x': (folders.make_coco, ['64', '96'], 'coco/segm_mAP'),
+    'cascade_maskrcnn_rmt_s_3x': (folders.make_coco_export, ['64', '96'], 'coco/segm_mAP'),
+    'retinanet_rmt_t_1x': (folders.make_yolo, ['64', '96'], 'coco/bbox_mAP'),
+    'upernet_rmt_s_160k': (folders.make_maps, ['64'], 'mIoU'),
+    'cls_rmt_t_in1k': (folders.make_class_folders, ['64'], 'accuracy/top1'),
+}
+ANY_BOX = {'retinanet_rmt_t_1x': ['model.test_cfg.score_thr=0.0']}
+
+
+@pytest.fixture(params=CASES)
+def case(request, tmp_path):
+    """A narrow model's config under the name of the zoo's, a data set, an image size, a metric."""
+    make, size, metric = CASES[request.param]
+    data = tmp_path / 'Eigene Daten ä'
+    data.mkdir()
+    make(data)
+    config = tmp_path / f'{request.param}.py'
+    narrow(request.param).dump(config)
+    return config, data, size, metric
+
+
+def narrow(name):
+    if not name.startswith('cls_'):
+        return narrow_config(name)
+    cfg = get_config(name)
+    cfg.model.backbone.arch = narrow_config('retinanet_rmt_t_1x').model.backbone.arch
+    cfg.model.neck.in_channels = cfg.model.backbone.arch['dims'][-1]
+    return cfg
+
+
+def test_from_training_to_resuming(case, tmp_path):
+    config, data, size, metric = case
+    steps = 15 if config.stem.startswith('cls_') else 3  # 6 images, or of each of 5 classes
+    work = tmp_path / 'work'
+    options = [config, '--data', data, '--work-dir', work, '--image-size', *size]
+    options += ['--batch-size', 2, '--workers', 0]
+    any_box = ANY_BOX.get(config.stem, [])
+    said = succeed('train', *options, '--epochs', 2, options=any_box)
+    assert f'{data}: ' in said and f'2 epochs of {steps} steps with 2 images each' in said
+    assert 'start: from scratch' in said and metric in said
+    checkpoint = work / (work / 'last_checkpoint').read_text().rpartition('/')[2]
+
+    # What it ran with lies beside the checkpoints, and is enough.
+    log = succeed('test', work / config.name, checkpoint, '--work-dir', tmp_path / 'test')
+    assert metric in log
+    log = succeed(
+        *('test', config, checkpoint, '--data', data, '--image-size', *size), options=any_box
+    )
+    assert metric in log
+
+    log = succeed('train', *options, '--epochs', 3, '--resume', options=any_box)
+    assert re.search(rf'resumed epoch: 2|resumed from epoch: 2|iter: {2 * steps}', log), log[-3000:]
+
+
+def settings(name, data, *more, options=()):
+    """The config as it would run."""
+    done = run(
+        'train', f'configs/{name}.py', '--data', data, *more, '--print-config', options=options
+    )
+    assert done.returncode == 0, done.stderr
+    said, _, text = done.stdout.partition('auto_scale_lr')
+    return said, Config.fromstring(f'auto_scale_lr{text}', '.py')
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('coco')
+    folders.make_coco(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['cascade_maskrcnn_focal_t_3x', 'htc_vil_s_1x', 'sparsercnn_focal_t_3x', 'dyhead_focal_l_2x'],
+)
+def test_every_head_gets_the_classes(name, coco):
+    said, cfg = settings(name, coco)
+    heads = [cfg.model.get('bbox_head'), *(cfg.model.get('roi_head') or {}).values()]
+    flat = [head for part in heads for head in (part if isinstance(part, list) else [part])]
+    counts = [
+        head['num_classes'] for head in flat if isinstance(head, dict) and 'num_classes' in head
+    ]
+    assert counts and set(counts) == {3}
+    assert len(cfg.test_dataloader.dataset.metainfo.classes) == 3
+    assert ('no semantic branch' in said) == name.startswith('htc_')
+
+
+def test_cfg_options_go_before(coco):
+    said, cfg = settings(
+        'retinanet_regionvit_s_1x', coco, options=['train_dataloader.batch_size=1']
+    )
+    assert cfg.train_dataloader.batch_size == 1
+    assert 'start: from scratch. Better: tools/download.py RetinaNet_1x_RegionViT-S.pth' in said
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--demo'], 'not allowed with argument'),
+        (['--data-root', 'x'], 'not allowed with argument'),
+        (['--image-size', '64'], 'takes SHORT LONG for a detector'),
+        (['--epochs', '0'], 'must be at least 1'),
+        (['--workers', '-1'], '--workers must be at least 0'),
+        (['--save-config', 'x.txt'], '--save-config must end with .py'),
+    ],
+)
+def test_options_that_do_not_fit(arguments, words, coco):
+    done = run('train', 'configs/retinanet_rmt_t_1x.py', '--data', coco, *arguments)
+    assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.mark.parametrize('option', ['--epochs', '--image-size', '--batch-size', '--workers'])
+def test_options_of_own_data_alone(option):
+    done = run('train', 'configs/retinanet_rmt_t_1x.py', '--demo', option, '2')
+    assert done.returncode == 2 and f'{option} goes with --data' in done.stderr
+
+
+@pytest.mark.parametrize(
+    'make, name, words',
+    [
+        (folders.make_yolo, 'htc_vil_s_1x', 'boxes without masks.*configs/retinanet_vil_s_1x.py'),
+        (folders.make_maps, 'maskrcnn_rmt_t_1x', 'for segmentation .*such as semfpn_regionvit'),
+        (folders.make_coco, 'cls_rmt_t_in1k', 'for detection .*such as maskrcnn_regionvit_s_1x'),
+    ],
+)
+def test_data_of_another_kind(make, name, words, tmp_path):
+    make(tmp_path)
+    done = run('train', f'configs/{name}.py', '--data', tmp_path)
+    assert done.returncode == 2 and re.search(words, done.stderr), done.stderr
+
+
+def test_a_published_start_is_written_for_others(coco, tmp_path, monkeypatch):
+    """Under our names, which OpenMMLab's tools load."""
+    config, checkpoints = tmp_path / 'maskrcnn_regionvit_s_1x.py', tmp_path / 'checkpoints'
+    get_config('maskrcnn_regionvit_s_1x').dump(config)
+    checkpoints.mkdir()
+    weights = GoldenCase('det_maskrcnn_regionvit_small_exact').weights()
+    torch.save(dict(model=weights), checkpoints / 'MaskRCNN_1x_RegionViT-S.pth')
+    monkeypatch.setattr(own_data, 'FOLDER', checkpoints)
+    saved = tmp_path / 'saved.py'
+    said = succeed('train', config, '--data', coco, '--save-config', saved)
+    for part in ('MaskRCNN_1x_RegionViT-S.pth, which is published', 'heads for 80 classes there'):
+        assert part in said
+    cfg = Config.fromfile(saved)
+    assert cfg.load_from == str(tmp_path / 'saved_start.pth') and cfg.published_settings
+    state = torch.load(cfg.load_from, weights_only=True)['state_dict']
+    expected = weights['proposal_generator.rpn_head.conv.weight']
+    assert torch.equal(state['rpn_head.rpn_conv.weight'], expected)
+    done = run('train', config, '--data', coco, '--save-config', saved)
+    assert done.returncode == 2 and 'is there already' in done.stderr
+
+
+@pytest.mark.parametrize(
+    'name, toolbox, metric',
+    [
+        ('maskrcnn_rmt_t_1x', 'mmdet', 'coco/segm_mAP'),
+        pytest.param('upernet_rmt_s_160k', 'mmseg', 'mIoU', marks=pytest.mark.sweep),
+        pytest.param('cls_rmt_t_in1k', 'mmpretrain', 'accuracy/top1', marks=pytest.mark.sweep),
+    ],
+)
+def test_openmmlabs_own_tools_run_what_was_saved(name, toolbox, metric, tmp_path):
+    make, size, _ = CASES[name]
+    make(tmp_path)
+    config, saved = tmp_path / f'{name}.py', tmp_path / 'saved.py'
+    narrow(name).dump(config)
+    succeed(
+        *('train', config, '--data', tmp_path, '--image-size', *size, '--epochs', 1),
+        *('--batch-size', 2, '--workers', 0, '--work-dir', tmp_path / 'theirs'),
+        *('--save-config', saved),
+    )
+    tool = Path(importlib.import_module(toolbox).__file__).parent / '.mim' / 'tools' / 'train.py'
+    done = subprocess.run([sys.executable, tool, saved], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        metric in done.stdout + done.stderr and (tmp_path / 'theirs' / 'last_checkpoint').is_file()
+    )
+
+
+def test_other_classes_than_the_checkpoints_are_refused(coco, tmp_path):
+    log = train_demo('demo_maskrcnn_rmt', tmp_path)
+    assert log
+    checkpoint = next(tmp_path.glob('*.pth'))
+    done = run('test', 'configs/demo_maskrcnn_rmt.py', checkpoint, '--data', coco)
+    assert done.returncode == 2
+    assert 'was trained for the classes zero, one, ' in done.stderr
