@@ -31,6 +31,7 @@ NOT_RUN = {
     'MMCV_WITH_OPS=1': 'compiles mmcv for minutes',
     'FORCE_CUDA=1': 'compiles mmcv for a GPU',
     'rm -f .venv/setup.stamp': 'makes the set-up run again',
+    '.venv/bin/python tools/test.py work_dirs/': 'test_own_data runs it, on what it has trained',
     'OMP_NUM_THREADS=1 .venv/bin/torchrun': 'test_demo_tool runs two processes',
     'tools/dist_': 'needs several GPUs; test_bad_input reads the scripts',
     'tools/slurm_': 'needs a cluster',

@@ -9,6 +9,7 @@ import sys
 COMMANDS = dict(
     train='train a detector, segmenter or classifier',
     test='evaluate one',
+    predict='run one on images, folders or videos',
     download='fetch the weights that are published for a config',
     demo='train, evaluate and draw a small detector on handwritten digits',
     benchmark="measure a backbone's time and memory",

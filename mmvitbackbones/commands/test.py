@@ -91,8 +91,8 @@ def main() -> None:
         model = model_of(runner)
         published = False
         if takes_published(model, checkpoint):
-            report = load_whole(runner, checkpoint, args.checkpoint, complete=True)
-            published = report.kind != OURS
+            report = load_whole(model, checkpoint, args.checkpoint, complete=True)
+            published, runner._load_from = report.kind != OURS, None
         if not published:
             check_fit(model, checkpoint, args.checkpoint)
         del checkpoint

@@ -91,7 +91,8 @@ def main() -> None:
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and takes_published(model, checkpoint):
             model.init_weights()
-            load_whole(runner, checkpoint, cfg.load_from)
+            load_whole(model, checkpoint, cfg.load_from)
+            runner._load_from = None
         else:
             # Now rather than after the data set was read: a wrong file shows at once.
             model.backbone.init_weights()

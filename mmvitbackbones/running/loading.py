@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 from torch import nn
 
 from ..checkpoints import LoadReport, is_classifier, is_published, load_published
-from ..hooks.runner_model import model_of
 from .published import as_published
 
 
@@ -51,14 +49,15 @@ def takes_published(model: nn.Module, checkpoint: Mapping[str, Any]) -> bool:
 
 
 def load_whole(
-    runner: Runner, checkpoint: Mapping[str, Any], path: str, complete: bool = False
+    model: nn.Module, checkpoint: Mapping[str, Any], path: str, complete: bool = False
 ) -> LoadReport:
     """Load a whole model, as published or our own, before a run.
 
-    For training call its ``init_weights`` before: mmengine's own call does nothing then.
+    For training call its ``init_weights`` before: mmengine's own call does nothing then. A Runner
+    must not load the file again: its ``_load_from`` is None then.
 
     Args:
-        runner (Runner): Has the model.
+        model (nn.Module): The model, without what wraps it.
         checkpoint (Mapping[str, Any]): What the file holds.
         path (str): The file, for messages.
         complete (bool): Whether parts may not start new, such as a head for other classes.
@@ -69,7 +68,6 @@ def load_whole(
     Raises:
         ValueError: As :func:`load_published`; or if the file is not complete.
     """
-    model = model_of(runner)
     try:
         report = load_published(model, checkpoint, source=path)
     except ValueError as error:
@@ -88,7 +86,6 @@ def load_whole(
         raise ValueError(
             f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained'
         )
-    runner._load_from = None
     return report
 
 

@@ -11,6 +11,7 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import own_data_folders
 import pytest
 
 from mmvitbackbones import __version__, get_config
@@ -182,3 +183,27 @@ def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
         f"--no-build-isolation 'mmvitbackbones[{extra}]' (full mmcv first: docs/install.md)"
         for package, (name, extra) in TOOLBOXES.items()
     ]
+
+
+def test_mmvit_trains_on_own_data_in_another_folder(environment, tmp_path):
+    """With one of the wheel's own configs, by its name."""
+    pytest.importorskip('mmdet')
+    data = tmp_path / 'data'
+    data.mkdir()
+    own_data_folders.make_coco(data)
+    mmvit = environment.packages.parents[2] / 'bin' / 'mmvit'
+    command = ['mmvit', 'train', 'retinanet_rmt_t_1x', '--data', str(data), '--epochs', '1']
+    command += ['--image-size', '64', '96', '--batch-size', '6', '--workers', '0']
+    command += ['--work-dir', str(tmp_path / 'work')]
+    printed = environment(
+        f"""
+        import runpy
+        import sys
+
+        sys.argv = {command}
+        runpy.run_path({str(mmvit)!r}, run_name='__main__')
+        """,
+        site.getsitepackages(),
+    )
+    assert 'COCO (annotations/instances_train' in printed
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()

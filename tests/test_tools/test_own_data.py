@@ -73,6 +73,9 @@ def test_from_training_to_resuming(case, tmp_path):
     )
     assert metric in log
 
+    said = succeed('predict', checkpoint, data, '--out', tmp_path / 'predictions')
+    assert re.search(r'\d+ images predicted on', said)
+
     log = succeed('train', *options, '--epochs', 3, '--resume', options=any_box)
     assert re.search(rf'resumed epoch: 2|resumed from epoch: 2|iter: {2 * steps}', log), log[-3000:]
 

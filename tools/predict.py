@@ -1,0 +1,11 @@
+"""Predict on images: ``python tools/predict.py CHECKPOINT IMAGES... --out FOLDER``."""
+
+import os
+
+# Before torch loads: idle threads must not spin on cores that others need.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from mmvitbackbones.commands.predict import main
+
+if __name__ == '__main__':
+    main()
