@@ -39,7 +39,9 @@ def use_published(
         ValueError: As :func:`as_published`.
     """
     cfg = as_published(cfg, checkpoint, path, new_heads)
-    cfg.merge_from_dict(dict(cfg_options or {}))
+    # The file itself has been chosen: a run that is resumed does not start from load_from.
+    by_hand = {key: value for key, value in (cfg_options or {}).items() if key != 'load_from'}
+    cfg.merge_from_dict(by_hand)
     return cfg
 
 

@@ -81,7 +81,7 @@ def test_missing_package_of_instaboost_is_named():
         check_data(load_config(str(CONFIGS / 'htc_focal_l_3x.py')), 'train_dataloader')
 
 
-@pytest.mark.parametrize('path', ['configs/htc_rmt_t_1x.py', 'htc_rmt_s_1x'])
+@pytest.mark.parametrize('path', ['configs/htc_rmt_t_1x.py', 'htc_rmt_t_1x'])
 def test_similar_configs_are_named(path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     with pytest.raises(FileNotFoundError, match=r'did you mean.* configs/htc_rmt_s_1x\.py'):
