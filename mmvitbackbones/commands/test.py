@@ -15,6 +15,7 @@ from ..running import (
     check_classes,
     check_data,
     check_fit,
+    classes_of,
     end_with_config,
     load_whole,
     make_demo_data,
@@ -76,10 +77,10 @@ def main() -> None:
     """Check all that can be checked, then test."""
     args = parse_args()
     with plain_errors():
-        cfg = read_config(args)
         if args.out and not args.out.endswith(('.pkl', '.pickle')):
             raise ValueError(f'--out must end with .pkl or .pickle, got {args.out!r}')
         checkpoint = read_checkpoint(args.checkpoint)
+        cfg = read_config(args, classes_of(checkpoint))
         # Before --tta wraps the model, and before its and other arguments go before options.
         cfg = use_published(cfg, checkpoint, args.checkpoint, args.cfg_options)
         set_up(cfg, args)
@@ -87,6 +88,8 @@ def main() -> None:
             check_data(cfg, 'test_dataloader')
         check_classes(cfg, checkpoint, args.checkpoint)
         end_with_config(cfg, args)
+        # A Runner writes its config under this name: where the training's is, that stays.
+        object.__setattr__(cfg, '_filename', None)
         runner = build_runner(cfg, args)
         model = model_of(runner)
         published = False

@@ -16,6 +16,7 @@ from ..running import (
     check_data,
     check_fit,
     check_overlap,
+    check_schedule,
     check_weights,
     end_with_config,
     load_whole,
@@ -88,6 +89,8 @@ def main() -> None:
         model = model_of(runner)
         if checkpoint is not None and cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
+            if args.data:
+                check_schedule(cfg, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and takes_published(model, checkpoint):
             model.init_weights()

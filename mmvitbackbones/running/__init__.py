@@ -1,6 +1,14 @@
 """What the tools share: configs read and adapted, and checks before a run starts."""
 
-from .checks import check_classes, check_data, check_fit, check_overlap, check_weights
+from .checks import (
+    check_classes,
+    check_data,
+    check_fit,
+    check_overlap,
+    check_schedule,
+    check_weights,
+    classes_of,
+)
 from .command_line import (
     add_common_arguments,
     build_runner,
@@ -21,7 +29,9 @@ __all__ = [
     'check_data',
     'check_fit',
     'check_overlap',
+    'check_schedule',
     'check_weights',
+    'classes_of',
     'end_with_config',
     'load_config',
     'load_whole',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -188,13 +188,41 @@ def check_classes(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None
     Raises:
         ValueError: If the classes differ, in their order for example.
     """
-    meta = checkpoint.get('meta')
-    trained = ((meta or {}).get('dataset_meta') or {}).get('classes')
+    trained = classes_of(checkpoint)
     tested = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes')
     if trained and tested and list(trained) != list(tested):
         raise ValueError(
             f'{path} was trained for the classes {", ".join(trained)}, the data set has '
             f'{", ".join(tested)}: their names and order must agree'
+        )
+
+
+def classes_of(checkpoint: Mapping[str, Any]) -> Sequence[str] | None:
+    """The classes that a checkpoint of ours was trained for; None for others'."""
+    meta = checkpoint.get('meta')
+    return ((meta or {}).get('dataset_meta') or {}).get('classes')
+
+
+def check_schedule(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Check that a training that goes on has the length it began with.
+
+    mmengine restores the schedule from the checkpoint: with another one nothing would be learnt.
+
+    Args:
+        cfg (Config): The config; its schedulers count steps.
+        checkpoint (Mapping[str, Any]): What the file holds.
+        path (str): The file, for the message.
+
+    Raises:
+        ValueError: If the length differs.
+    """
+    before = [each['end'] for each in checkpoint.get('param_schedulers') or [] if 'end' in each]
+    now = [each['end'] for each in cfg.get('param_scheduler') or [] if 'end' in each]
+    if before and now and max(before) != max(now):
+        raise ValueError(
+            f'{path} is of a training of {max(before)} steps, this one has {max(now)}: resume with '
+            'the same data, --epochs and --batch-size; to train for longer, start anew with '
+            '--cfg-options load_from=FILE'
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,11 +107,12 @@ def plain_errors() -> Iterator[None]:
         sys.exit(2)
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_config(args: argparse.Namespace, classes: Sequence[str] | None = None) -> Config:
     """Read the config and adapt it to the options of :func:`add_common_arguments`.
 
     Args:
         args (argparse.Namespace): The options; for training with ``epochs``.
+        classes (Sequence[str], optional): Those that a checkpoint knows.
 
     Returns:
         Config: The config to run.
@@ -133,7 +134,7 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.data:
         from .own_data import use_own_data
 
-        cfg = use_own_data(cfg, args, args.cfg_options or {})
+        cfg = use_own_data(cfg, args, args.cfg_options or {}, classes)
     return cfg
 
 

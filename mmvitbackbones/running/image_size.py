@@ -45,7 +45,8 @@ def _of_detector(cfg: Config, short: int, long: int) -> str:
     old_short, old_long = sorted(_test_scale(cfg))
 
     def resized(scale: tuple[int, int]) -> tuple[int, ...]:
-        few, many = round(min(scale) * short / old_short), round(max(scale) * long / old_long)
+        many = round(max(scale) * long / old_long)
+        few = min(round(min(scale) * short / old_short), many)
         return (few, many) if scale[0] <= scale[1] else (many, few)
 
     def cropped(sides: Any) -> tuple[int, ...]:
@@ -97,7 +98,7 @@ def _change(
         if id(step) in seen:
             continue
         seen.add(id(step))
-        if kind == 'Resize':
+        if kind == 'Resize' and step.get('scale'):
             step['scale'] = resized(step['scale'])
         elif kind in ('RandomResize', 'RandomChoiceResize'):
             key = 'scales' if kind == 'RandomChoiceResize' else 'scale'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -106,7 +107,7 @@ def write_start(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
     if os.path.lexists(path):
         raise FileExistsError(f'{path} is there already: name another file')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(copy.deepcopy(cfg.model))  # building adds to it
     model.init_weights()
     load_published(model, checkpoint, source=str(cfg.load_from))
     torch.save(dict(state_dict=model.state_dict()), path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from ..checkpoints.family import published_by, where_published
 from ..checkpoints.reading import is_absent
 from ..datasets.own_data import OwnData, Split, read_own_data
+from ..datasets.own_data.common import IMAGE_SUFFIXES, make_palette
 from ..zoo import read_zoo
 from ..zoo.configs import config_folder, config_names
 from .config import leave_out_unused_maps
@@ -30,11 +32,17 @@ _INSTEAD = dict(
     segmentation='semfpn_regionvit_s_80k',
     classification='cls_regionvit_s_in1k',
 )
+_RATE = 'optim_wrapper.optimizer.lr'
 # How many processes a launcher says it starts.
 _PROCESSES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
-def use_own_data(cfg: Config, args: argparse.Namespace, cfg_options: Mapping[str, Any]) -> Config:
+def use_own_data(
+    cfg: Config,
+    args: argparse.Namespace,
+    cfg_options: Mapping[str, Any],
+    classes: Sequence[str] | None = None,
+) -> Config:
     """Give a config a user's data set, and all that follows from it.
 
     Classes, files, evaluators, the schedule and the weights to start from; each is said.
@@ -42,8 +50,10 @@ def use_own_data(cfg: Config, args: argparse.Namespace, cfg_options: Mapping[str
     Args:
         cfg (Config): The config, which stays as it is.
         args (argparse.Namespace): The options ``data``, ``image_size``, ``batch_size``,
-            ``workers``, ``launcher``; for training ``epochs``.
+            ``workers``, ``launcher``; for training ``epochs`` and ``resume``.
         cfg_options (Mapping[str, Any]): What was set by hand, which goes before.
+        classes (Sequence[str], optional): Those that a detector knows; the data set may have some
+            of them only, in another order.
 
     Returns:
         Config: The config to run.
@@ -53,9 +63,14 @@ def use_own_data(cfg: Config, args: argparse.Namespace, cfg_options: Mapping[str
         ValueError: If its files are wrong, or it does not fit the config.
     """
     cfg = copy.deepcopy(cfg)
-    data = read_own_data(args.data, cfg.work_dir)
+    training = 'epochs' in args
+    # A test leaves alone what the training reads.
+    data = read_own_data(args.data, cfg.work_dir if training else f'{cfg.work_dir}/test')
+    if classes and data.task == 'detection' and set(data.classes) <= set(classes):
+        data = dataclasses.replace(data, classes=tuple(classes), palette=make_palette(len(classes)))
     name = Path(cfg.filename).stem
     _check_task(cfg, data, name)
+    _check_options(cfg, name, cfg_options)
     set_num_classes(cfg.model, len(data.classes))
     said = [_in_words(data)]
     said += dict(detection=_detection, segmentation=_segmentation, classification=_classification)[
@@ -70,13 +85,18 @@ def use_own_data(cfg: Config, args: argparse.Namespace, cfg_options: Mapping[str
         # Images of others differ in size; the schedule sets the training's.
         if args.batch_size and data.task == 'classification':
             loader.batch_size = args.batch_size
-    if 'epochs' in args:
+    if training:
         processes = int(os.environ.get(_PROCESSES.get(args.launcher, ''), 1))
-        count = data.splits['train'].count
-        said += fit_schedule(cfg, count, args.batch_size, args.epochs, processes)
-        said.append(_choose_start(cfg, name, cfg_options))
+        train = data.splits['train']
+        if train.empty:
+            said.append(f'{train.empty} images have no objects: left out of the training')
+        count = train.count - train.empty
+        own_rate = _RATE in cfg_options
+        said += fit_schedule(cfg, count, args.batch_size, args.epochs, processes, own_rate)
+        if not args.resume:
+            said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
-    if os.environ.get('RANK', '0') == '0':
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         print('\n  '.join(said), flush=True)
     return cfg
 
@@ -104,6 +124,19 @@ def _check_task(cfg: Config, data: OwnData, name: str) -> None:
             f'{data.folder} has boxes without masks, which {name} needs: take a config for boxes '
             f'alone, such as configs/{_for_boxes(name)}.py'
         )
+
+
+def _check_options(cfg: Config, name: str, cfg_options: Mapping[str, Any]) -> None:
+    """Check what the schedule would contradict, and that there is something to evaluate.
+
+    Raises:
+        ValueError: If options set the schedule; or if the config evaluates nothing.
+    """
+    for option in cfg_options:
+        if option.split('.')[0] in ('train_cfg', 'param_scheduler'):
+            raise ValueError(f'--data makes the schedule: give --epochs instead of {option}')
+    if not all(cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')):
+        raise ValueError(f'{name} evaluates nothing: --data takes another config of its size')
 
 
 def _wants_masks(cfg: Config) -> bool:
@@ -134,6 +167,8 @@ def _detection(cfg: Config, data: OwnData) -> list[str]:
             data_prefix=dict(img=f'{split.images}/'),
             metainfo=meta,
         )
+        if dataset.get('filter_cfg'):
+            dataset.filter_cfg.min_size = 1  # COCO's 32 would leave small pictures out
         cfg[key].dataset = dataset
     for key, split in (('val_evaluator', _val(data)), ('test_evaluator', _test(data))):
         cfg[key] = copy.deepcopy(cfg[key])
@@ -166,8 +201,9 @@ def _only_suffix(split: Split) -> str:
     Raises:
         ValueError: If there are several.
     """
-    masks = {path.stem for path in Path(str(split.annotations)).glob('*.png')}
-    suffixes = sorted({p.suffix for p in split.images.iterdir() if p.stem in masks})
+    suffixes = sorted(
+        {path.suffix for path in split.images.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES}
+    )
     if len(suffixes) != 1:
         raise ValueError(
             f'{split.images} has images ending in {", ".join(suffixes)}: mmsegmentation takes one '
@@ -232,6 +268,8 @@ def _choose_start(cfg: Config, name: str, cfg_options: Mapping[str, Any]) -> str
     by_hand = [
         key for key in cfg_options if key == 'load_from' or key.startswith('model.backbone.init')
     ]
+    if 'load_from' in by_hand:
+        cfg.model.backbone.init_cfg = None  # the file has all weights
     if by_hand:
         return f'start: as {" and ".join(by_hand)} says'
     row = read_zoo().rows.get(name)

@@ -7,17 +7,25 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .nodes import dicts
+
 _Part = dict[str, Any]  # a part of a config
 
 # Without --epochs: at least so many, and more where a data set is small, so that it is seen in as
 # many steps as a fine-tuned detector needs, but not so often that a few images are learnt by heart.
 LEAST_EPOCHS, MOST_EPOCHS, STEPS = 12, 100, 3000
+_SCHEDULERS = ('LinearLR', 'MultiStepLR', 'CosineAnnealingLR', 'PolyLR')
 WARMUP = 0.1  # of the steps, at most
 AVERAGED = 10  # weights are averaged over a tenth of the steps, at most
 
 
 def fit_schedule(
-    cfg: Config, num_images: int, batch_size: int | None, epochs: int | None, processes: int
+    cfg: Config,
+    num_images: int,
+    batch_size: int | None,
+    epochs: int | None,
+    processes: int,
+    own_rate: bool = False,
 ) -> list[str]:
     """Fit length, warm-up, decay, learning rate and intervals to a data set.
 
@@ -29,12 +37,24 @@ def fit_schedule(
         batch_size (int, optional): Images a process takes; None: the config's.
         epochs (int, optional): How often each image is seen; None: from the data set's size.
         processes (int): That train together.
+        own_rate (bool): Whether the learning rate was set by hand, so that it stays.
 
     Returns:
         list[str]: What was done.
+
+    Raises:
+        ValueError: If the config has schedulers that do not say where in the training they act,
+            or a batch is too small for its model.
     """
     loader = cfg.train_dataloader
-    loader.batch_size = min(batch_size or loader.batch_size, num_images)
+    each = math.ceil(num_images / processes)
+    loader.batch_size = min(batch_size or loader.batch_size, each)
+    pools = any(part.get('pool_scales') for part in dicts(cfg.model))
+    if pools and loader.batch_size < 2:
+        raise ValueError(
+            'the model normalises maps of one pixel over the images of a process: it needs two '
+            'of them, --batch-size 2 for example'
+        )
     together = loader.batch_size * processes
     steps = math.ceil(num_images / together)
     if epochs is None:
@@ -45,43 +65,56 @@ def fit_schedule(
         if hook['type'] == 'EMAHook':  # else the average would still be what training started from
             hook['momentum'] = max(hook.get('momentum', 0), min(0.5, AVERAGED / total))
     _fit_loop(cfg, epochs, steps)
+    said = [f'{epochs} epochs of {steps} steps with {together} images each, {warmup} to warm up']
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     optimizer = cfg.optim_wrapper.optimizer
     rate = optimizer.lr
-    if base:
+    if base and not own_rate:
         # Adam divides gradients by their size, so that the square root keeps the noise the same
         # (Malladi et al., arXiv:2205.10287).
-        optimizer.lr = float(f'{rate * math.sqrt(together / base):.3g}')
+        ratio = together / base
+        ratio = ratio if optimizer.type == 'SGD' else math.sqrt(ratio)
+        optimizer.lr = float(f'{rate * ratio:.3g}')
+        said.append(
+            f'learning rate {optimizer.lr:g} (the config: {rate:g} for {base} images a step)'
+        )
         for scheduler in cfg.param_scheduler:
             if scheduler.get('eta_min'):
                 scheduler['eta_min'] *= optimizer.lr / rate
         cfg.auto_scale_lr = dict(enable=False, base_batch_size=together)
-    return [
-        f'{epochs} epochs of {steps} steps with {together} images each, {warmup} to warm up',
-        f'learning rate {optimizer.lr:g} (the config: {rate:g} for {base} images a step)',
-    ]
+    return said
 
 
 def _fit_schedulers(cfg: Config, total: int) -> int:
-    """Let all schedulers count steps, of which there are ``total``; return those of the warm-up."""
+    """Let all schedulers count steps, of which there are ``total``; return those of the warm-up.
+
+    Raises:
+        ValueError: If a scheduler is of another kind.
+    """
     loop = cfg.train_cfg
-    length = loop.get('max_epochs') or loop.get('max_iters')
+    epochs = loop.get('max_epochs')
+    length = epochs or loop.get('max_iters')
     schedulers = cfg.get('param_scheduler') or []
     schedulers = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
-    warmup = 0
+    unknown = [each['type'] for each in schedulers if each['type'] not in _SCHEDULERS]
+    if unknown:
+        raise ValueError(
+            f'--data fits {", ".join(_SCHEDULERS)} to the data set, not {", ".join(unknown)}: set '
+            'another param_scheduler in the config'
+        )
+    warmups = [each for each in schedulers if each['type'] == 'LinearLR']
+    warmup = max((_warmup_of(each, length, total) for each in warmups), default=0)
     for scheduler in schedulers:
         if scheduler['type'] == 'LinearLR':
-            warmup = _warmup_of(scheduler, length, total)
             scheduler['begin'], scheduler['end'] = 0, warmup
         else:
+            # Of a warm-up in steps, in a config of epochs, its length is no part of the whole.
+            known = scheduler.get('by_epoch', True) or not epochs
+            begin = scheduler.get('begin', 0) / length * total if known else 0
+            scheduler['begin'] = max(warmup, round(begin)) if scheduler.get('begin') else 0
             _fit_decay(scheduler, length, total)
         scheduler['by_epoch'] = False
         scheduler.pop('convert_to_iter_based', None)
-    for scheduler in schedulers:
-        if scheduler['type'] != 'LinearLR' and scheduler.get('begin'):
-            scheduler['begin'] = warmup
-            if 'T_max' in scheduler:
-                scheduler['T_max'] = total - warmup
     cfg.param_scheduler = [
         each for each in schedulers if each['type'] != 'LinearLR' or each['end'] > 0
     ]
@@ -90,7 +123,7 @@ def _fit_schedulers(cfg: Config, total: int) -> int:
 
 def _warmup_of(scheduler: _Part, length: int, total: int) -> int:
     """A warm-up's steps: the config's, or as large a part of the whole; a tenth at most."""
-    steps = scheduler['end']
+    steps = scheduler.get('end', total)
     if scheduler.get('by_epoch', True):
         steps = round(steps / length * total)
     return min(int(WARMUP * total), steps)
@@ -101,7 +134,7 @@ def _fit_decay(scheduler: _Part, length: int, total: int) -> None:
     if 'milestones' in scheduler:
         scheduler['milestones'] = [round(at / length * total) for at in scheduler['milestones']]
     if 'T_max' in scheduler:
-        scheduler['T_max'] = total
+        scheduler['T_max'] = total - scheduler['begin']
     scheduler['end'] = total
 
 

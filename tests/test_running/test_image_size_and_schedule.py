@@ -139,8 +139,29 @@ def test_the_rate_rises_falls_and_fits(name, epochs, part):
 def test_batches_are_no_larger_than_the_data():
     cfg = get_config('cls_regionvit_s_in1k')
     said = fit_schedule(cfg, num_images=50, batch_size=None, epochs=2, processes=2)
-    assert cfg.train_dataloader.batch_size == 50
-    assert said[0].startswith('2 epochs of 1 steps with 100 images each')
+    assert cfg.train_dataloader.batch_size == 25
+    assert said[0].startswith('2 epochs of 1 steps with 50 images each')
+
+
+def test_a_rate_set_by_hand_stays():
+    cfg = get_config('maskrcnn_regionvit_s_1x')
+    said = fit_schedule(cfg, 83, batch_size=2, epochs=1, processes=1, own_rate=True)
+    assert cfg.optim_wrapper.optimizer.lr == 1e-4 and len(said) == 1
+
+
+@pytest.mark.parametrize(
+    'name, change, words',
+    [
+        ('maskrcnn_regionvit_s_1x', dict(type='StepLR', step_size=1), 'not StepLR'),
+        ('upernet_focal_t_160k', None, '--batch-size 2 for example'),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, change, words):
+    cfg = get_config(name)
+    if change:
+        cfg.param_scheduler.append(change)
+    with pytest.raises(ValueError, match=words):
+        fit_schedule(cfg, 83, batch_size=1, epochs=1, processes=1)
 
 
 def test_averages_follow_a_short_training():

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import TRANSFORMS
-from running_tools import ROOT, run, succeed, train_demo, without_workers
+from running_tools import run, succeed, train_demo, without_workers
 
 from mmvitbackbones import get_config
 from mmvitbackbones.checkpoints import load_published, read_checkpoint
@@ -75,29 +75,6 @@ def test_training_images_in_folders_of_classes(imagenet, name, side, tmp_path):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert [dataset.get_data_info(k)['gt_label'] for k in range(len(dataset))] == [*range(1000)]
     assert dataset[0]['inputs'].shape == (3, side, side)
-
-
-def test_other_classes_as_the_page_says(imagenet, tmp_path):
-    blocks = re.findall(
-        r'```python\n(.*?)```', (ROOT / 'docs' / 'classifiers.md').read_text(), re.DOTALL
-    )
-    (text,) = (block for block in blocks if 'CustomDataset' in block)
-    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    (tmp_path / 'mine.py').write_text(text)
-    image = imagenet / 'train' / 'ILSVRC2012_train_00000000.JPEG'
-    for split in ('train', 'val'):
-        for name in 'abcde':
-            folder = tmp_path / 'data' / split / name
-            folder.mkdir(parents=True)
-            os.link(image, folder / 'image.JPEG')
-    cfg = load_config(str(tmp_path / 'mine.py'), data_root=str(tmp_path / 'data'))
-    init_default_scope('mmpretrain')
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        dataset = DATASETS.build(loader.dataset)
-        assert [*dataset.CLASSES] == [*'abcde']
-        labels = [dataset[k]['data_samples'].gt_label.item() for k in range(len(dataset))]
-        assert labels == [*range(5)]
-    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 5
 
 
 def test_a_published_classifier_is_evaluated_as_it_is(imagenet, tmp_path):

@@ -16,6 +16,7 @@ pytest.importorskip('mmpretrain')
 
 from golden_cases import GoldenCase
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 from narrow_configs import narrow_config
 from running_tools import run, succeed, train_demo
 
@@ -65,25 +66,39 @@ def test_from_training_to_resuming(case, tmp_path):
     assert 'start: from scratch' in said and metric in said
     checkpoint = work / (work / 'last_checkpoint').read_text().rpartition('/')[2]
 
-    # What it ran with lies beside the checkpoints, and is enough.
-    log = succeed('test', work / config.name, checkpoint, '--work-dir', tmp_path / 'test')
+    # What it ran with lies beside the checkpoints, is enough, and stays.
+    left = (work / config.name).read_text()
+    tta = [] if config.stem.startswith('cls_') else ['--tta']
+    log = succeed('test', work / config.name, checkpoint, '--work-dir', work, *tta)
     assert metric in log
     log = succeed(
-        *('test', config, checkpoint, '--data', data, '--image-size', *size), options=any_box
+        *('test', config, checkpoint, '--data', data, '--work-dir', work, '--image-size', *size),
+        options=any_box,
     )
-    assert metric in log
+    assert metric in log and (work / config.name).read_text() == left
 
     said = succeed('predict', checkpoint, data, '--out', tmp_path / 'predictions')
     assert re.search(r'\d+ images predicted on', said)
 
-    log = succeed('train', *options, '--epochs', 3, '--resume', options=any_box)
-    assert re.search(rf'resumed epoch: 2|resumed from epoch: 2|iter: {2 * steps}', log), log[-3000:]
+    # From half-way; a schedule of another length would end in a rate of 0.
+    half = next(work.glob('epoch_1.pth'), work / f'iter_{steps}.pth')
+    done = run('train', *options, '--epochs', 3, '--resume', half, options=any_box)
+    assert done.returncode == 2 and f'is of a training of {2 * steps} steps' in done.stderr
+    log = succeed(
+        *('train', *options, '--epochs', 2, '--resume', half),
+        options=[*any_box, 'default_hooks.logger.interval=1'],
+    )
+    assert 'start: ' not in log
+    rates = re.findall(r'\blr: (\S+)', log.partition('resumed epoch')[2])
+    assert any(float(rate) > 0 for rate in rates)
 
 
 def settings(name, data, *more, options=()):
     """The config as it would run."""
     done = run(
-        'train', f'configs/{name}.py', '--data', data, *more, '--print-config', options=options
+        *('train', f'configs/{name}.py', '--data', data, *more, '--print-config'),
+        *('--work-dir', data.parent / 'work'),
+        options=options,
     )
     assert done.returncode == 0, done.stderr
     said, _, text = done.stdout.partition('auto_scale_lr')
@@ -130,10 +145,20 @@ def test_cfg_options_go_before(coco):
         (['--epochs', '0'], 'must be at least 1'),
         (['--workers', '-1'], '--workers must be at least 0'),
         (['--save-config', 'x.txt'], '--save-config must end with .py'),
+        (['--cfg-options', 'train_cfg.max_epochs=6'], 'give --epochs instead of train_cfg.max_ep'),
+        (['--cfg-options', 'load_from=mine.pth'], "there is no checkpoint 'mine.pth'"),
     ],
 )
 def test_options_that_do_not_fit(arguments, words, coco):
-    done = run('train', 'configs/retinanet_rmt_t_1x.py', '--data', coco, *arguments)
+    done = run(
+        'train',
+        'configs/retinanet_rmt_t_1x.py',
+        '--data',
+        coco,
+        *arguments,
+        '--work-dir',
+        coco / 'w',
+    )
     assert done.returncode == 2 and words in done.stderr
 
 
@@ -153,7 +178,7 @@ def test_options_of_own_data_alone(option):
 )
 def test_data_of_another_kind(make, name, words, tmp_path):
     make(tmp_path)
-    done = run('train', f'configs/{name}.py', '--data', tmp_path)
+    done = run('train', f'configs/{name}.py', '--data', tmp_path, '--work-dir', tmp_path / 'w')
     assert done.returncode == 2 and re.search(words, done.stderr), done.stderr
 
 
@@ -166,7 +191,8 @@ def test_a_published_start_is_written_for_others(coco, tmp_path, monkeypatch):
     torch.save(dict(model=weights), checkpoints / 'MaskRCNN_1x_RegionViT-S.pth')
     monkeypatch.setattr(own_data, 'FOLDER', checkpoints)
     saved = tmp_path / 'saved.py'
-    said = succeed('train', config, '--data', coco, '--save-config', saved)
+    options = ('--data', coco, '--work-dir', tmp_path / 'work', '--save-config', saved)
+    said = succeed('train', config, *options)
     for part in ('MaskRCNN_1x_RegionViT-S.pth, which is published', 'heads for 80 classes there'):
         assert part in said
     cfg = Config.fromfile(saved)
@@ -174,7 +200,7 @@ def test_a_published_start_is_written_for_others(coco, tmp_path, monkeypatch):
     state = torch.load(cfg.load_from, weights_only=True)['state_dict']
     expected = weights['proposal_generator.rpn_head.conv.weight']
     assert torch.equal(state['rpn_head.rpn_conv.weight'], expected)
-    done = run('train', config, '--data', coco, '--save-config', saved)
+    done = run('train', config, *options)
     assert done.returncode == 2 and 'is there already' in done.stderr
 
 
@@ -205,9 +231,47 @@ def test_openmmlabs_own_tools_run_what_was_saved(name, toolbox, metric, tmp_path
 
 
 def test_other_classes_than_the_checkpoints_are_refused(coco, tmp_path):
-    log = train_demo('demo_maskrcnn_rmt', tmp_path)
-    assert log
+    train_demo('demo_maskrcnn_rmt', tmp_path)
     checkpoint = next(tmp_path.glob('*.pth'))
-    done = run('test', 'configs/demo_maskrcnn_rmt.py', checkpoint, '--data', coco)
+    done = run(
+        'test', 'configs/demo_maskrcnn_rmt.py', checkpoint, '--data', coco, '--work-dir', tmp_path
+    )
     assert done.returncode == 2
     assert 'was trained for the classes zero, one, ' in done.stderr
+
+
+def test_pictures_without_objects_are_not_counted(tmp_path):
+    """They are left out of the training, so that the schedule must not wait for them."""
+    folders.make_yolo(tmp_path, train=8)
+    labels = sorted(tmp_path.rglob('train/**/*.txt')) or sorted(tmp_path.rglob('*.txt'))
+    full = [path for path in labels if path.read_text().strip() and 'train' in str(path)]
+    for path in full[2:]:
+        path.write_text('')
+    said, cfg = settings('retinanet_rmt_t_1x', tmp_path, '--batch-size', 1, '--epochs', 5)
+    assert '6 images have no objects: left out of the training' in said
+    assert '5 epochs of 2 steps with 1 images each' in said
+    assert cfg.param_scheduler[-1]['end'] == 10
+
+
+def test_what_was_set_by_hand_goes_before(coco):
+    said, cfg = settings(
+        'retinanet_regionvit_s_1x',
+        coco,
+        options=['optim_wrapper.optimizer.lr=2e-4'],
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 2e-4 and 'learning rate' not in said
+
+
+def test_folders_are_the_classes(tmp_path):
+    """Numbered in the order of their names, in each split."""
+    folders.make_class_folders(tmp_path)
+    _, cfg = settings('cls_focal_t_in1k', tmp_path)
+    init_default_scope('mmpretrain')
+    names = sorted(path.name for path in (tmp_path / 'train').iterdir())
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        dataset = DATASETS.build(loader.dataset)
+        assert [*dataset.CLASSES] == names
+        for place in range(len(dataset)):
+            info = dataset.get_data_info(place)
+            assert Path(info['img_path']).parent.name == names[info['gt_label']]
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 5

@@ -39,6 +39,7 @@ class _File:
         path: The file.
         images: The folder of its images.
         count: Number of images.
+        empty: How many of them have no objects.
         annotations: Number of annotations.
         categories: Id and name of each category, in the order of the file.
         used: Ids of categories that annotations have.
@@ -50,6 +51,7 @@ class _File:
     path: Path
     images: Path
     count: int
+    empty: int
     annotations: int
     categories: list[tuple[int, str]]
     used: set[int]
@@ -150,7 +152,7 @@ def _read(
         if not file.readable or [n for _, n in file.categories if n in classes] != list(classes):
             path = work_dir / 'data' / f'instances_{split}.json'
             write_json(path, _rewritten(file, classes))
-        splits[split] = Split(file.images, path, file.count)
+        splits[split] = Split(file.images, path, file.count, file.empty)
     return OwnData(
         folder=folder,
         layout=layout,
@@ -184,6 +186,7 @@ def _read_file(path: Path, folders: list[Path]) -> _File:
         path=path,
         images=folder,
         count=len(images),
+        empty=len(images) - len({annotation['image_id'] for annotation in annotations}),
         annotations=len(annotations),
         categories=categories,
         used=used,

@@ -33,11 +33,13 @@ class Split:
         images: The folder of its images.
         annotations: The COCO JSON, or the folder of masks; None for folders of classes.
         count: Number of images.
+        empty: How many of them have no objects; 0 where the task is not detection.
     """
 
     images: Path
     annotations: Path | None
     count: int
+    empty: int = 0
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,9 @@ def read_yolo(folder: Path, work_dir: Path) -> OwnData | None:
         masks = masks and all('segmentation' in annotation for annotation in annotations)
         path = work_dir / 'data' / f'instances_{split}.json'
         write_json(path, content)
-        splits[split] = Split(part.folder, path, count)
+        splits[split] = Split(
+            part.folder, path, count, count - len({a['image_id'] for a in annotations})
+        )
     return OwnData(
         folder=folder,
         layout=layout,
