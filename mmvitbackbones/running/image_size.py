@@ -11,6 +11,8 @@ from .nodes import dicts
 
 _Part = dict[str, Any]  # a part of a config
 LEAST = 32  # pixels: the stride of the last stage
+# Steps that cut images or fill them up, and the setting that says to what size.
+_CUT_OR_FILLED = dict(RandomCrop='crop_size', Pad='size', BatchFixedSizePad='size')
 
 
 def set_image_size(cfg: Config, size: list[int]) -> str:
@@ -41,6 +43,29 @@ def set_image_size(cfg: Config, size: list[int]) -> str:
     return (_of_segmenter if scope == 'mmseg' else _of_classifier)(cfg, size[0])
 
 
+def fit_crops(cfg: Config, short_side: int) -> list[str]:
+    """Take smaller crops for a segmenter where the images are smaller than the config's crops.
+
+    Larger images stay as the config resizes them.
+
+    Args:
+        cfg (Config): A segmenter's config, changed in place.
+        short_side (int): Of a usual image, in pixels.
+
+    Returns:
+        list[str]: What was done, if anything.
+    """
+    config_side = _crop_side(cfg)
+    side = max(-(-short_side // LEAST) * LEAST, LEAST)
+    if side >= config_side:
+        return []
+    said = set_image_size(cfg, [side])
+    return [
+        f'{said}, as half of the images have a side of at most {short_side} (by hand: --image-size '
+        f"SIDE; the config's own is {config_side})"
+    ]
+
+
 def _of_detector(cfg: Config, short: int, long: int) -> str:
     old_short, old_long = sorted(_test_scale(cfg))
 
@@ -57,8 +82,7 @@ def _of_detector(cfg: Config, short: int, long: int) -> str:
 
 
 def _of_segmenter(cfg: Config, side: int) -> str:
-    crop = next((step['crop_size'] for step in _steps(cfg, 'RandomCrop')), None)
-    old = min(crop or _test_scale(cfg))
+    old = _crop_side(cfg)
 
     def changed(sides: Any) -> tuple[int, ...]:
         return tuple(round(each * side / old) for each in sides)
@@ -105,8 +129,14 @@ def _change(
             value = step[key]
             several = isinstance(value[0], (list, tuple))
             step[key] = [resized(each) for each in value] if several else resized(value)
-        elif kind == 'RandomCrop':
-            step['crop_size'] = cropped(step['crop_size'])
+        elif kind in _CUT_OR_FILLED and step.get(_CUT_OR_FILLED[kind]):
+            step[_CUT_OR_FILLED[kind]] = cropped(step[_CUT_OR_FILLED[kind]])
+
+
+def _crop_side(cfg: Config) -> int:
+    """The side of a segmenter's crops, or of its whole images."""
+    crop = next((step['crop_size'] for step in _steps(cfg, 'RandomCrop')), None)
+    return min(crop or _test_scale(cfg))
 
 
 def _test_scale(cfg: Config) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..zoo import read_zoo
 from ..zoo.configs import config_folder, config_names
 from .config import leave_out_unused_maps
 from .download import FOLDER
-from .image_size import set_image_size
+from .image_size import fit_crops, set_image_size
 from .nodes import dicts, set_num_classes
 from .schedule import fit_schedule
 
@@ -65,7 +66,8 @@ def use_own_data(
     cfg = copy.deepcopy(cfg)
     training = 'epochs' in args
     # A test leaves alone what the training reads.
-    data = read_own_data(args.data, cfg.work_dir if training else f'{cfg.work_dir}/test')
+    work_dir = cfg.work_dir if training else f'{cfg.work_dir}/test'
+    data = read_own_data(args.data, work_dir, training)
     if classes and data.task == 'detection' and set(data.classes) <= set(classes):
         data = dataclasses.replace(data, classes=tuple(classes), palette=make_palette(len(classes)))
     name = Path(cfg.filename).stem
@@ -78,6 +80,8 @@ def use_own_data(
     ](cfg, data)
     if args.image_size:
         said.append(set_image_size(cfg, args.image_size))
+    elif data.task == 'segmentation':
+        said += fit_crops(cfg, data.splits.get('train', _val(data)).short_side)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg[key]
         if args.workers is not None:
@@ -97,7 +101,8 @@ def use_own_data(
             said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        print('\n  '.join(said), flush=True)
+        # Apart from what --print-config prints.
+        print('\n  '.join(said), file=sys.stderr, flush=True)
     return cfg
 
 
@@ -234,11 +239,10 @@ def _classification(cfg: Config, data: OwnData) -> list[str]:
 
 def _loaders(data: OwnData) -> dict[str, Split]:
     """What each loader reads."""
-    return dict(
-        train_dataloader=data.splits['train'],
-        val_dataloader=_val(data),
-        test_dataloader=_test(data),
-    )
+    loaders = dict(val_dataloader=_val(data), test_dataloader=_test(data))
+    if 'train' in data.splits:
+        loaders['train_dataloader'] = data.splits['train']
+    return loaders
 
 
 def _val(data: OwnData) -> Split:

@@ -13,6 +13,7 @@ from own_data_folders import (
     CLASSES,
     FOLDERS,
     SEMANTIC_CLASSES,
+    SIZES,
     make_class_folders,
     make_coco,
     make_coco_export,
@@ -169,6 +170,17 @@ def test_images_and_masks(made, folder, work_dir):
     assert (train.images, train.annotations) == (folder / 'images/train', folder / 'masks/train')
     values = np.unique([np.unique(np.asarray(Image.open(p)))[-1] for p in folder.rglob('*.png')])
     assert values[-1] == 255
+    assert train.short_side == np.median([min(SIZES[n % len(SIZES)]) for n in range(6)])
+
+
+@pytest.mark.parametrize('make', LAYOUTS)
+def test_a_test_needs_nothing_to_train_on(make, made, folder, work_dir):
+    made(make, folder)
+    for path in [*folder.glob('**/*train*')]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert {*read_own_data(folder, work_dir, training=False).splits} == {'val'}
+    with pytest.raises(FileNotFoundError, match='nothing to train on'):
+        read_own_data(folder, work_dir)
 
 
 def test_mmsegmentation_reads_it(made, folder, work_dir):

@@ -10,7 +10,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from mmvitbackbones import get_config
 from mmvitbackbones.running.command_line import positive
-from mmvitbackbones.running.image_size import set_image_size
+from mmvitbackbones.running.image_size import fit_crops, set_image_size
 from mmvitbackbones.running.nodes import dicts
 from mmvitbackbones.running.schedule import fit_schedule
 
@@ -77,6 +77,38 @@ def test_twice_the_size_doubles_all(name):
 def test_sizes_that_do_not_fit(name, size, words):
     with pytest.raises(ValueError, match=words):
         set_image_size(get_config(name), size)
+
+
+def test_paddings_by_steps_follow():
+    cfg = get_config('maskrcnn_regionvit_s_1x')
+    pad = dict(type='mmdet.Pad', size=(1120, 1120))
+    cfg.train_dataloader.dataset.pipeline.insert(-1, pad)
+    cfg.model.data_preprocessor.batch_augments = [dict(type='BatchFixedSizePad', size=(672, 672))]
+    set_image_size(cfg, [336, 560])
+    assert cfg.train_dataloader.dataset.pipeline[-2]['size'] == (560, 560)
+    assert cfg.model.data_preprocessor.batch_augments[0]['size'] == (336, 336)
+
+
+@pytest.mark.parametrize(
+    'name, short_side, crop',
+    [
+        ('semfpn_regionvit_s_80k', 20, 32),
+        ('semfpn_regionvit_s_80k', 300, 320),
+        ('semfpn_regionvit_s_80k', 448, 448),
+        ('upernet_focal_t_160k', 2000, 512),
+    ],
+)
+def test_crops_follow_small_images(name, short_side, crop):
+    cfg = get_config(name)
+    before = numbers(cfg)
+    said = fit_crops(cfg, short_side)
+    steps = [*dicts(cfg.train_dataloader.dataset)]
+    assert {step['crop_size'] for step in steps if 'crop_size' in step} == {(crop, crop)}
+    assert cfg.model.data_preprocessor.size == (crop, crop)
+    if numbers(cfg) == before:
+        assert not said
+    else:
+        assert f'crops of {crop} x {crop}' in said[0]
 
 
 def rates(cfg, total):

@@ -14,7 +14,7 @@ from .yolo import read_yolo
 
 __all__ = ['OwnData', 'Split', 'read_own_data']
 
-_READERS: tuple[Callable[[Path, Path], OwnData | None], ...] = (
+_READERS: tuple[Callable[[Path, Path, bool], OwnData | None], ...] = (
     read_coco,
     read_coco_export,
     read_yolo,
@@ -41,7 +41,7 @@ _LAYOUTS = """\
      val/CLASS/*.jpg"""
 
 
-def read_own_data(folder: str | Path, work_dir: str | Path) -> OwnData:
+def read_own_data(folder: str | Path, work_dir: str | Path, training: bool = True) -> OwnData:
     """Read what a user's data set consists of.
 
     The layout is one of COCO's own, the common COCO export, YOLO's text labels, images and masks,
@@ -52,6 +52,7 @@ def read_own_data(folder: str | Path, work_dir: str | Path) -> OwnData:
     Args:
         folder: The data set.
         work_dir: Where to write converted annotations.
+        training: Whether there has to be something to train on; a test does without.
 
     Returns:
         The data set; its paths are absolute.
@@ -68,7 +69,7 @@ def read_own_data(folder: str | Path, work_dir: str | Path) -> OwnData:
     if not root.is_dir():
         raise FileNotFoundError(f'there is no folder {root}')
     for read in _READERS:
-        data = read(root, Path(os.path.abspath(work_dir)))
+        data = read(root, Path(os.path.abspath(work_dir)), training)
         if data is not None:
             return data
     seen = sorted(

@@ -68,12 +68,13 @@ class _File:
         return [name for number, name in sorted(self.names.items()) if number in self.used]
 
 
-def read_coco(folder: Path, work_dir: Path) -> OwnData | None:
+def read_coco(folder: Path, work_dir: Path, training: bool) -> OwnData | None:
     """Read COCO's own layout: ``annotations/instances_train2017.json`` and ``train2017/``.
 
     Args:
         folder: The data set.
         work_dir: Where annotations are written that the toolboxes would misread.
+        training: Whether there has to be something to train on.
 
     Returns:
         The data set, or None if it has another layout.
@@ -93,17 +94,19 @@ def read_coco(folder: Path, work_dir: Path) -> OwnData | None:
             raise ValueError(f'{annotations} has {names}: keep one for {split}')
         if found:
             paths[split] = found[0]
-    paths, note = with_validation(paths, folder, 'annotations/instances_{}*.json'.format)
-    layout = f'COCO ({paths["train"].relative_to(folder)})'
+    where = 'annotations/instances_{}*.json'.format
+    paths, note = with_validation(paths, folder, where, training)
+    layout = f'COCO ({next(iter(paths.values())).relative_to(folder)})'
     return _read(folder, work_dir, layout + note, paths, _coco_image_folders)
 
 
-def read_coco_export(folder: Path, work_dir: Path) -> OwnData | None:
+def read_coco_export(folder: Path, work_dir: Path, training: bool) -> OwnData | None:
     """Read the common COCO export: ``train/_annotations.coco.json`` with the images beside it.
 
     Args:
         folder: The data set.
         work_dir: Where annotations are written that the toolboxes would misread.
+        training: Whether there has to be something to train on.
 
     Returns:
         The data set, or None if it has another layout.
@@ -116,8 +119,8 @@ def read_coco_export(folder: Path, work_dir: Path) -> OwnData | None:
     if not folders:
         return None
     found = {split: path / _EXPORT for split, path in folders.items()}
-    paths, note = with_validation(found, folder, f'{{}}/{_EXPORT}'.format)
-    layout = f'COCO export ({paths["train"].relative_to(folder)})'
+    paths, note = with_validation(found, folder, f'{{}}/{_EXPORT}'.format, training)
+    layout = f'COCO export ({next(iter(paths.values())).relative_to(folder)})'
     return _read(folder, work_dir, layout + note, paths, lambda path: [path.parent])
 
 

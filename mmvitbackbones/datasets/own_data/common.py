@@ -34,12 +34,14 @@ class Split:
         annotations: The COCO JSON, or the folder of masks; None for folders of classes.
         count: Number of images.
         empty: How many of them have no objects; 0 where the task is not detection.
+        short_side: The median of their short sides in pixels; 0 where the task is not segmentation.
     """
 
     images: Path
     annotations: Path | None
     count: int
     empty: int = 0
+    short_side: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def split_folders(root: Path, holding: str = '') -> dict[str, Path]:
 
 
 def with_validation(
-    found: dict[str, T], folder: Path, where: Callable[[str], str]
+    found: dict[str, T], folder: Path, where: Callable[[str], str], training: bool
 ) -> tuple[dict[str, T], str]:
     """See to it that there is something to train and something to validate on.
 
@@ -121,6 +123,7 @@ def with_validation(
         found: The splits that are there.
         folder: The data set, for messages.
         where: What is missing, in words, if a split is.
+        training: Whether there has to be something to train on.
 
     Returns:
         The splits, where test is val if there is no other; and what is to be said about that.
@@ -128,12 +131,14 @@ def with_validation(
     Raises:
         FileNotFoundError: If a split is missing.
     """
-    if 'train' not in found:
+    if training and 'train' not in found:
         raise FileNotFoundError(f'{folder} has nothing to train on: there is no {where("train")}')
     if 'val' in found:
         return found, ''
     if 'test' in found:
-        return dict(train=found['train'], val=found['test']), '; no val, so test is used as val'
+        # In this order, as the first one decides what ambiguous files mean.
+        found = {'val' if split == 'test' else split: part for split, part in found.items()}
+        return found, '; no val, so test is used as val'
     raise FileNotFoundError(
         f'{folder} has nothing to validate on: there is no {where("val")}. Move a part of the '
         'training images there, a tenth for example, with all that belongs to them'

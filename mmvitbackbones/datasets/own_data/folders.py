@@ -19,12 +19,13 @@ _SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 _OF_OTHER_LAYOUTS = {'images', 'labels', 'masks', 'annotations'}
 
 
-def read_folders(folder: Path, work_dir: Path) -> OwnData | None:
+def read_folders(folder: Path, work_dir: Path, training: bool) -> OwnData | None:
     """Read ``train/CLASS/*.jpg``, ``val/CLASS/*.jpg`` and perhaps ``test/CLASS/*.jpg``.
 
     Args:
         folder: The data set.
         work_dir: Not used, as nothing is converted.
+        training: Whether there has to be something to train on.
 
     Returns:
         The data set, or None if it has another layout.
@@ -36,11 +37,11 @@ def read_folders(folder: Path, work_dir: Path) -> OwnData | None:
     folders = split_folders(folder)
     if not any(set(_folders_in(path)) - _OF_OTHER_LAYOUTS for path in folders.values()):
         return None
-    folders, note = with_validation(folders, folder, '{}/CLASS/*.jpg'.format)
-    train = folders['train']
-    classes = _folders_in(train)
+    folders, note = with_validation(folders, folder, '{}/CLASS/*.jpg'.format, training)
+    first = next(iter(folders.values()))
+    classes = _folders_in(first)
     if len(classes) < 2:
-        raise ValueError(f'{train} has {len(classes)} folders of classes: at least 2 are needed')
+        raise ValueError(f'{first} has {len(classes)} folders of classes: at least 2 are needed')
     splits = {}
     for split, path in folders.items():
         found = _folders_in(path)
@@ -53,7 +54,7 @@ def read_folders(folder: Path, work_dir: Path) -> OwnData | None:
             odd = [name for name in classes if name not in found]
             odd += [name for name in found if name not in classes]
             raise ValueError(
-                f'{train} and {path} must have folders of the same classes; only one of them has '
+                f'{first} and {path} must have folders of the same classes; only one of them has '
                 f'{first_ones(odd)}: add the folder to the other, or remove it'
             )
         counts = {name: len(image_files(path / name, _SUFFIXES)) for name in found}
@@ -65,7 +66,7 @@ def read_folders(folder: Path, work_dir: Path) -> OwnData | None:
         splits[split] = Split(path, None, sum(counts.values()))
     return OwnData(
         folder=folder,
-        layout=f'folders of classes ({train.name}/*/){note}',
+        layout=f'folders of classes ({first.name}/*/){note}',
         task='classification',
         classes=tuple(classes),
         palette=make_palette(len(classes)),

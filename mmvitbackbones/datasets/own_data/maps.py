@@ -24,7 +24,7 @@ _IGNORED = 255
 _SAMPLE = 200  # masks of a split that are decoded
 
 
-def read_maps(folder: Path, work_dir: Path) -> OwnData | None:
+def read_maps(folder: Path, work_dir: Path, training: bool) -> OwnData | None:
     """Read ``images/{train,val,test}``, ``masks/{train,val,test}`` and ``classes.txt``.
 
     A mask is a PNG of the same name, each pixel the number of a line of ``classes.txt``, from 0,
@@ -34,6 +34,7 @@ def read_maps(folder: Path, work_dir: Path) -> OwnData | None:
     Args:
         folder: The data set.
         work_dir: Not used, as nothing is converted.
+        training: Whether there has to be something to train on.
 
     Returns:
         The data set, or None if it has another layout.
@@ -45,13 +46,13 @@ def read_maps(folder: Path, work_dir: Path) -> OwnData | None:
     folders = split_folders(folder / 'images')
     if not folders or not (folder / 'masks').is_dir():
         return None
-    folders, note = with_validation(folders, folder, 'images/{}/'.format)
+    folders, note = with_validation(folders, folder, 'images/{}/'.format, training)
     classes = _read_classes(folder / 'classes.txt')
     splits = {}
     for split, images in folders.items():
         masks = folder / 'masks' / images.name
-        count = _check(split, images, masks, classes)
-        splits[split] = Split(images, masks, count)
+        count, short_side = _check(split, images, masks, classes)
+        splits[split] = Split(images, masks, count, short_side=short_side)
     return OwnData(
         folder=folder,
         layout=f'images and masks (classes.txt){note}',
@@ -80,8 +81,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return check_classes(names, path)
 
 
-def _check(split: str, images: Path, masks: Path, classes: tuple[str, ...]) -> int:
-    """Check the masks of a split; return how many images it has.
+def _check(split: str, images: Path, masks: Path, classes: tuple[str, ...]) -> tuple[int, int]:
+    """Check the masks of a split; return how many images it has, and their median short side.
 
     Raises:
         FileNotFoundError: If masks are missing.
@@ -98,25 +99,26 @@ def _check(split: str, images: Path, masks: Path, classes: tuple[str, ...]) -> i
             f'or remove the images from {images}'
         )
     step = -(-len(pairs) // _SAMPLE)
-    seen = np.zeros(256, bool)
+    seen, short_sides = np.zeros(256, bool), []
     for path, mask in pairs[::step]:
-        seen |= _values(path, mask, classes)
+        size = image_size(path)
+        short_sides.append(min(size))
+        seen |= _values(path, size, mask, classes)
     if split == 'train' and seen[:_IGNORED].sum() < 2:
         only = ' and '.join(str(value) for value in np.flatnonzero(seen))
         raise ValueError(
             f'the masks in {masks} hold nothing but {only}, so there is nothing to learn: write '
             f'the number of a class, 0 to {len(classes) - 1}, into each pixel (255 is ignored)'
         )
-    return len(paths)
+    return len(paths), int(np.median(short_sides))
 
 
-def _values(image: Path, mask: Path, classes: tuple[str, ...]) -> np.ndarray:
+def _values(image: Path, size: tuple[int, int], mask: Path, classes: tuple[str, ...]) -> np.ndarray:
     """Which of 256 values a mask holds, once it is checked.
 
     Raises:
         ValueError: If kind, size or values of the mask are wrong.
     """
-    size = image_size(image)
     try:
         with Image.open(mask) as opened:
             if opened.mode not in ('P', 'L'):

@@ -39,7 +39,7 @@ class _Images:
     paths: list[Path]
 
 
-def read_yolo(folder: Path, work_dir: Path) -> OwnData | None:
+def read_yolo(folder: Path, work_dir: Path, training: bool) -> OwnData | None:
     """Read images with text labels, as ``data.yaml`` says where; convert them to COCO's format.
 
     The labels of ``.../images/a.jpg`` are ``.../labels/a.txt``, or beside the image where there
@@ -48,6 +48,7 @@ def read_yolo(folder: Path, work_dir: Path) -> OwnData | None:
     Args:
         folder: The data set.
         work_dir: Where ``data/instances_{split}.json`` is written, each time anew.
+        training: Whether there has to be something to train on.
 
     Returns:
         The data set, or None if it has another layout.
@@ -72,7 +73,10 @@ def read_yolo(folder: Path, work_dir: Path) -> OwnData | None:
         elif missing:
             absent[split] = f'folder {first_ones(missing)}, which {file.name} names as {split}'
     images, layout = with_validation(
-        images, folder, lambda split: absent.get(split, f'entry "{split}: FOLDER" in {file.name}')
+        images,
+        folder,
+        lambda split: absent.get(split, f'entry "{split}: FOLDER" in {file.name}'),
+        training,
     )
     layout = f'YOLO labels ({file.name})' + layout
     splits, masks = {}, True
@@ -110,14 +114,14 @@ def _find_settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """
     paths = sorted([*folder.glob('*.yaml'), *folder.glob('*.yml')])
     usual = [path for path in paths if path.stem == 'data']
-    found = []
+    found, splits = [], {name for names in SPLIT_NAMES.values() for name in names}
     for path in usual or paths:
         try:
             # All values stay text: a class may be called "no" or "1".
             settings = yaml.load(read_text(path), Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
             raise ValueError(f'{path} is no YAML ({error})') from None
-        if isinstance(settings, dict) and 'train' in settings:
+        if isinstance(settings, dict) and not splits.isdisjoint(settings):
             found.append((path, settings))
     if usual and not found:
         raise ValueError(f'{usual[0]} has no entry "train: FOLDER"')
