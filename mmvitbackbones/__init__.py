@@ -7,7 +7,13 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
-from .hooks import ClassesFirstHook, PredictionGridHook, RandomShiftHook  # noqa: E402
+from .hooks import (  # noqa: E402
+    AtomicCheckpointHook,
+    ClassesFirstHook,
+    PredictionGridHook,
+    RandomShiftHook,
+    ReproducibleHook,
+)
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
 from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
 from .running.published import as_published  # noqa: E402
@@ -17,6 +23,7 @@ allow_mmengine_classes()
 
 __all__ = [
     'RMT',
+    'AtomicCheckpointHook',
     'ClassesFirstHook',
     'FocalTransformer',
     'GroupedOptimWrapperConstructor',
@@ -25,6 +32,7 @@ __all__ = [
     'ProjectAndPool',
     'RandomShiftHook',
     'RegionViT',
+    'ReproducibleHook',
     'VisionLongformer',
     '__version__',
     'as_published',

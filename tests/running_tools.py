@@ -28,7 +28,8 @@ def command_line(tool, arguments, options):
 def run_process(tool, *arguments, options=()):
     """Run ``tools/TOOL.py`` in a process of its own."""
     command = [sys.executable, *command_line(tool, arguments, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # In a group of its own, which can be killed as a whole.
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, start_new_session=True)
 
 
 def run(tool, *arguments, options=()):

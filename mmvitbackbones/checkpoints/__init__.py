@@ -1,5 +1,6 @@
 """Published weights: recognise, rename, resize, report; and safe reading of files."""
 
+from .newest import newest_checkpoint
 from .published import OURS, LoadReport, is_classifier, is_published, load_published
 from .reading import (
     UnreadableCheckpointError,
@@ -16,6 +17,7 @@ __all__ = [
     'is_classifier',
     'is_published',
     'load_published',
+    'newest_checkpoint',
     'read_checkpoint',
     'use_safe_loading',
 ]

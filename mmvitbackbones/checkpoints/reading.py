@@ -6,6 +6,7 @@ import importlib
 import os
 import pickle
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from .family import where_published
+from .family import published_by, where_published
 
 _URL = ('http://', 'https://')
 
@@ -71,14 +72,18 @@ def allow_mmengine_classes() -> None:
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], map_location: torch.serialization.MAP_LOCATION = 'cpu'
+    path: str | os.PathLike[str],
+    map_location: torch.serialization.MAP_LOCATION = 'cpu',
+    mmap: bool = False,
 ) -> dict[str, Any]:
-    """Read a checkpoint, and nothing but tensors and plain data.
+    """Read a checkpoint, and nothing but tensors and plain data; its checksums are verified.
 
     Args:
         path (str | os.PathLike[str]): A file, or a URL (http, https), which is kept in torch.hub's
             folder of checkpoints.
         map_location (torch.serialization.MAP_LOCATION): As in ``torch.load``. Defaults to 'cpu'.
+        mmap (bool): Whether tensors stay in the file until they are used, as in ``torch.load``.
+            Defaults to False.
 
     Returns:
         dict: What the file holds.
@@ -96,7 +101,8 @@ def read_checkpoint(
         where = where_published(path)
         raise FileNotFoundError(f'there is no checkpoint {path!r}{where and f". {where}"}')
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        _verify(path)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         refused = re.search(
             r"GLOBAL \S+|Unsupported class \S+|class '[^']+'|reduce \S+|operand \d+", str(error)
@@ -130,8 +136,25 @@ def use_safe_loading() -> None:
     CheckpointLoader.register_scheme(('', *_URL), read_checkpoint, force=True)
 
 
+def _verify(path: str) -> None:
+    """Compare what a zip file holds with its checksums, as torch does not.
+
+    Raises:
+        zipfile.BadZipFile: If they differ.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # a pickle, as before torch 1.6; or no checkpoint, which torch finds out
+    with zipfile.ZipFile(path) as archive:
+        # torch can be told not to write checksums.
+        if any(entry.CRC for entry in archive.infolist()):
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
+
+
 def _damaged(path: str) -> str:
-    return f'{path!r} is not a PyTorch checkpoint, or is damaged or cut short: fetch it again'
+    advice = ': fetch it again' if published_by(path) else ''
+    return f'{path!r} is not a PyTorch checkpoint, or is damaged or cut short{advice}'
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:

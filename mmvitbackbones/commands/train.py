@@ -6,7 +6,6 @@ import argparse
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from ..checkpoints import read_checkpoint
 from ..hooks.runner_model import model_of
@@ -18,7 +17,10 @@ from ..running import (
     check_overlap,
     check_schedule,
     check_weights,
+    choose_checkpoint,
+    end_if_finished,
     end_with_config,
+    full_disk_in_words,
     load_whole,
     make_demo_data,
     plain_errors,
@@ -46,7 +48,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='resume from PATH, or, without one, from the latest checkpoint in the work folder',
+        help='resume from PATH, or, without one, from the newest checkpoint that can be read',
     )
     return parser.parse_args()
 
@@ -62,13 +64,10 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
             raise ValueError('--amp needs a GPU: leave it out on a CPU')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
-    start = cfg.get('load_from')
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('resume') and not cfg.get('load_from'):
-        latest = find_latest_checkpoint(cfg.work_dir)
-        cfg.load_from, cfg.resume = latest or start, latest is not None
+    if args.resume and args.resume != 'auto':
+        cfg.load_from, cfg.resume = args.resume, True
+    elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
+        choose_checkpoint(cfg)
 
 
 def main() -> None:
@@ -82,6 +81,8 @@ def main() -> None:
         if not cfg.get('resume'):
             check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
+        if checkpoint is not None and cfg.get('resume'):
+            end_if_finished(cfg, checkpoint, cfg.load_from)
         if checkpoint is not None:
             cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options, new_heads=True)
         end_with_config(cfg, args, None if cfg.get('resume') else checkpoint)
@@ -104,4 +105,5 @@ def main() -> None:
         del checkpoint
         if args.demo:
             make_demo_data(cfg)
-    runner.train()
+    with full_disk_in_words(runner):
+        runner.train()

@@ -1,7 +1,15 @@
 """Hooks, registered in ``mmengine.registry.HOOKS``."""
 
+from .atomic_checkpoint import AtomicCheckpointHook
 from .classes_first import ClassesFirstHook
 from .prediction_grid import PredictionGridHook
 from .random_shift import RandomShiftHook
+from .reproducible import ReproducibleHook
 
-__all__ = ['ClassesFirstHook', 'PredictionGridHook', 'RandomShiftHook']
+__all__ = [
+    'AtomicCheckpointHook',
+    'ClassesFirstHook',
+    'PredictionGridHook',
+    'RandomShiftHook',
+    'ReproducibleHook',
+]

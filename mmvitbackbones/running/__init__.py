@@ -19,7 +19,9 @@ from .command_line import (
     read_config,
 )
 from .config import load_config
+from .full_disk import full_disk_in_words
 from .loading import load_whole, takes_published, use_published
+from .resuming import choose_checkpoint, end_if_finished
 from .tta import use_tta
 
 __all__ = [
@@ -31,8 +33,11 @@ __all__ = [
     'check_overlap',
     'check_schedule',
     'check_weights',
+    'choose_checkpoint',
     'classes_of',
+    'end_if_finished',
     'end_with_config',
+    'full_disk_in_words',
     'load_config',
     'load_whole',
     'make_demo_data',

@@ -253,7 +253,7 @@ def _set_schedule(
     hooks = cfg.default_hooks
     hooks.logger = {'type': 'LoggerHook', **(hooks.get('logger') or {}), 'interval': log_interval}
     hooks.checkpoint = dict(
-        type='CheckpointHook', by_epoch=False, interval=min(200, max_iters), max_keep_ckpts=1
+        type='AtomicCheckpointHook', by_epoch=False, interval=min(200, max_iters), max_keep_ckpts=1
     )
     if hooks.get('visualization'):
         hooks.visualization.interval = 20

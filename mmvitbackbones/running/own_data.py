@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .config import leave_out_unused_maps
 from .download import FOLDER
 from .image_size import fit_crops, set_image_size
 from .nodes import dicts, set_num_classes
+from .processes import say
 from .schedule import fit_schedule
 
 _Part = dict[str, Any]  # a part of a config
@@ -100,9 +100,7 @@ def use_own_data(
         if not args.resume:
             said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        # Apart from what --print-config prints.
-        print('\n  '.join(said), file=sys.stderr, flush=True)
+    say('\n  '.join(said))
     return cfg
 
 

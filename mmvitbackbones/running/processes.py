@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from mmengine.config import Config
 from torch import distributed
+
+
+def say(*lines: str) -> None:
+    """Print lines to the standard error, in the first of several processes alone.
+
+    Args:
+        *lines (str): What to say, before there is a logger.
+    """
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
 
 
 def join_processes_on_cpu(cfg: Config) -> None:

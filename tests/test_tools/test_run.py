@@ -77,7 +77,7 @@ def test_resume_goes_on_where_it_stopped(trained, tmp_path):
     log = succeed(*arguments, '--resume', folder / 'iter_2.pth', options=more)
     assert 'resumed epoch: 0, iter: 2' in log and 'Iter(train) [3/3]' in log
     log = succeed(*arguments, '--resume', options=more)
-    assert 'resumed epoch: 0, iter: 3' in log and 'Iter(train) [' not in log
+    assert 'is finished: 3 of 3 iterations' in log and 'Iter(train) [' not in log
 
 
 def test_evaluation_writes_predictions_and_pictures(trained, tmp_path):

@@ -11,3 +11,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(
+    checkpoint=dict(type='AtomicCheckpointHook'),
+    randomness=dict(type='ReproducibleHook'),
+)

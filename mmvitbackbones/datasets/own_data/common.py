@@ -6,13 +6,14 @@ import colorsys
 import itertools
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from PIL import Image, ImageOps
+
+from ...files import write_whole
 
 SPLIT_NAMES = dict(
     train=('train', 'training'),
@@ -250,14 +251,5 @@ def read_text(path: Path) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, which is there only when it is complete.
-
-    The processes of a distributed run write the same file at the same time, and read it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-    try:
-        unfinished.write_text(json.dumps(content))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a JSON file, which the other processes of a distributed run read and write, too."""
+    write_whole(path, json.dumps(content).encode())
