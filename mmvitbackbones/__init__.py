@@ -15,7 +15,7 @@ from .hooks import (  # noqa: E402
     ReproducibleHook,
 )
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
-from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
+from .optimizers import BFloat16OptimWrapper, GroupedOptimWrapperConstructor  # noqa: E402
 from .running.published import as_published  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
@@ -24,6 +24,7 @@ allow_mmengine_classes()
 __all__ = [
     'RMT',
     'AtomicCheckpointHook',
+    'BFloat16OptimWrapper',
     'ClassesFirstHook',
     'FocalTransformer',
     'GroupedOptimWrapperConstructor',

@@ -42,7 +42,13 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='with --data: how often each image is seen (from the size of the data set)',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['auto', 'bfloat16', 'float16'],
+        help='mixed precision; without a type, float16 on a GPU and bfloat16 on a CPU',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -57,17 +63,35 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     """Carry the options of the command line into the config.
 
     Raises:
-        ValueError: If --amp is given without a GPU.
+        ValueError: If --amp float16 is given without a GPU.
     """
     if args.amp:
-        if not torch.cuda.is_available():
-            raise ValueError('--amp needs a GPU: leave it out on a CPU')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
+        use_amp(cfg, args.amp)
     if args.resume and args.resume != 'auto':
         cfg.load_from, cfg.resume = args.resume, True
     elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
         choose_checkpoint(cfg)
+
+
+def use_amp(cfg: Config, precision: str) -> None:
+    """Let a config train in mixed precision.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        precision (str): 'bfloat16', 'float16', or 'auto'.
+
+    Raises:
+        ValueError: If float16 is asked for without a GPU.
+    """
+    wrapper, on_gpu = cfg.optim_wrapper, torch.cuda.is_available()
+    for key in ('loss_scale', 'dtype'):
+        wrapper.pop(key, None)
+    if precision == 'bfloat16' or (precision == 'auto' and not on_gpu):
+        wrapper.type = 'BFloat16OptimWrapper'
+    elif on_gpu:
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    else:
+        raise ValueError('--amp float16 needs a GPU: take --amp bfloat16')
 
 
 def main() -> None:

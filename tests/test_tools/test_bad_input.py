@@ -157,10 +157,10 @@ def test_empty_folders_are_no_data(tool, tmp_path):
     assert code == 2 and 'images/training' in message and 'Expected' in message
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
-def test_amp_without_a_gpu(tool):
-    code, message = tool('train', MASKRCNN, '--demo', '--amp')
-    assert code == 2 and '--amp needs a GPU' in message
+@pytest.mark.skipif(torch.cuda.is_available(), reason='float16 works on a GPU')
+def test_float16_without_a_gpu(tool):
+    code, message = tool('train', MASKRCNN, '--demo', '--amp', 'float16')
+    assert code == 2 and '--amp float16 needs a GPU: take --amp bfloat16' in message
 
 
 def test_damaged_checkpoint(tool, tmp_path):
