@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, HOOKS
@@ -40,7 +39,7 @@ class ReproducibleHook(Hook):
         Raises:
             ValueError: If the runner was given a data loader instead of its settings.
         """
-        cfg = runner.cfg.get('train_dataloader')
+        cfg = runner._train_dataloader
         if not isinstance(cfg, dict):
             raise ValueError(
                 'ReproducibleHook makes the samplers anew and needs train_dataloader as settings '
@@ -82,14 +81,14 @@ def seed_all(*numbers: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def _batches_of(cfg: ConfigDict, dataset: Dataset[Any], seed: int) -> Any:
+def _batches_of(cfg: dict[str, Any], dataset: Dataset[Any], seed: int) -> Any:
     """New samplers: those of the loop may be in use already, or have another seed."""
     cfg = copy.deepcopy(cfg)
-    sampler = DATA_SAMPLERS.build(cfg.sampler, default_args=dict(dataset=dataset, seed=seed))
+    sampler = DATA_SAMPLERS.build(cfg['sampler'], default_args=dict(dataset=dataset, seed=seed))
     if cfg.get('batch_sampler'):
-        settings = dict(sampler=sampler, batch_size=cfg.batch_size)
-        return DATA_SAMPLERS.build(cfg.batch_sampler, default_args=settings)
-    return BatchSampler(sampler, cfg.batch_size, cfg.get('drop_last', False))
+        settings = dict(sampler=sampler, batch_size=cfg['batch_size'])
+        return DATA_SAMPLERS.build(cfg['batch_sampler'], default_args=settings)
+    return BatchSampler(sampler, cfg['batch_size'], cfg.get('drop_last', False))
 
 
 def _seeded(loader: DataLoader[Any], batches: _NumberedBatches) -> DataLoader[Any]:
