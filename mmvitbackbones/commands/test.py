@@ -91,6 +91,11 @@ def main() -> None:
         # A Runner writes its config under this name: where the training's is, that stays.
         object.__setattr__(cfg, '_filename', None)
         runner = build_runner(cfg, args)
+        if args.show_dir and runner.world_size > 1:  # mmengine lets the first process alone draw
+            raise ValueError(
+                f'--show-dir would draw the images of the first of {runner.world_size} processes '
+                'alone: draw without --launcher'
+            )
         model = model_of(runner)
         published = False
         if takes_published(model, checkpoint):

@@ -15,12 +15,28 @@ def dicts(node: object) -> Iterator[dict[str, Any]]:
     Yields:
         dict: Those inside it, and it itself if it is one, outer ones first.
     """
+    for _, part in named_dicts(node, ''):
+        yield part
+
+
+def named_dicts(node: object, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As :func:`dicts`, each with the dotted name by which ``--cfg-options`` reaches it.
+
+    Args:
+        node (object): As of :func:`dicts`.
+        name (str): Its own name.
+
+    Yields:
+        tuple[str, dict]: The name, and the dict.
+    """
+    children: list[tuple[Any, Any]] = []
     if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from dicts(item)
+        yield name, node
+        children = list(node.items())
+    elif isinstance(node, (list, tuple)):
+        children = list(enumerate(node))
+    for key, child in children:
+        yield from named_dicts(child, f'{name}.{key}')
 
 
 def set_num_classes(model: dict[str, Any], count: int) -> None:
