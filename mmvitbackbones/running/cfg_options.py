@@ -6,19 +6,49 @@ import argparse
 import copy
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config, DictAction
 from mmengine.optim import OptimWrapper
-from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    EVALUATOR,
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TASK_UTILS,
+    TRANSFORMS,
+    VISBACKENDS,
+    VISUALIZERS,
+    WEIGHT_INITIALIZERS,
+    DefaultScope,
+    Registry,
+)
 from mmengine.runner import LogProcessor, Runner, set_random_seed
 from torch.utils.data import DataLoader
 
 _Part = Mapping[str, Any]
+_REGISTRIES = (
+    *(MODELS, DATASETS, TRANSFORMS, DATA_SAMPLERS, HOOKS, LOOPS, METRICS, EVALUATOR, TASK_UTILS),
+    *(OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, VISUALIZERS, VISBACKENDS, LOG_PROCESSORS),
+    WEIGHT_INITIALIZERS,
+)
 # Settings whose keys are names that users choose.
-_FREE = {'default_hooks', 'metainfo', 'data_prefix', 'custom_keys', 'backend_args', 'resource_limit'}
+_FREE = {
+    'default_hooks',
+    'metainfo',
+    'data_prefix',
+    'custom_keys',
+    'backend_args',
+    'resource_limit',
+}
 # Settings without a type: by the last part of their names, what is read of them.
 _LOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
 _MODES = {'mode', 'crop_size', 'stride', 'threshold', 'augments', 'rpn', 'rpn_proposal', 'rcnn'} | {
@@ -53,7 +83,7 @@ _LOOPS = dict(
 _TOP = {
     *inspect.signature(Runner.__init__).parameters,
     *('custom_imports', 'data_root', 'demo', 'find_unused_parameters', 'model_wrapper_cfg'),
-    *('runner_type', 'tta_model', 'tta_pipeline', 'published_settings'),
+    *('compile', 'published_settings', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
 
 
@@ -70,6 +100,7 @@ class OptionsAction(DictAction):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        """Read the options that follow ``option_string``."""
         options = dict(getattr(namespace, self.dest, None) or {})
         for pair in values or ():
             key, sign, text = pair.partition('=')
@@ -125,6 +156,8 @@ def _check_place(before: _Part, key: str, options: Mapping[str, Any]) -> None:
     parts = key.split('.')
     for depth, part in enumerate(parts):
         place = '.'.join(parts[:depth])
+        if place in options and not isinstance(options[place], dict):
+            raise ValueError(f'--cfg-options {place}={options[place]} leaves no place for {key}')
         if isinstance(node, (list, tuple)):
             if not (part.isdigit() and int(part) < len(node)):
                 raise ValueError(
@@ -137,7 +170,7 @@ def _check_place(before: _Part, key: str, options: Mapping[str, Any]) -> None:
                 return
             node = node[part]
         elif node is None:
-            if part != 'type' and f'{place}.type' not in options and place not in options:
+            if part != 'type' and f'{place}.type' not in options:
                 raise ValueError(
                     f'--cfg-options {key}: {place} is None; give {place}.type, too, such as '
                     f'{place}.type=Pretrained'
@@ -175,8 +208,11 @@ def _check_known(before: _Part, after: _Part, key: str) -> None:
             return  # within a value that was given as a whole
         if not (isinstance(old, dict) and part in old):
             names = _names(parts[:depth], new)
+            known = [*old] if isinstance(old, dict) else []
             if names is not None and part not in names:
-                _refuse(parts, depth, {*names, *(old if isinstance(old, dict) else ())})
+                _refuse(parts, depth, [*names, *known])
+            if parts[depth - 1] == 'default_hooks' and not (new[part] or {}).get('type'):
+                _refuse(parts, depth, known)
             old = {}
         else:
             old = old[part]
@@ -205,7 +241,7 @@ def _names(parts: list[str], node: _Part) -> set[str] | None:
 def _parameters(kind: Any) -> set[str] | None:
     """What a class takes, by its registered name; None where that is not known."""
     if isinstance(kind, str):
-        kind = next((found for found in (r.get(kind) for r in _registries()) if found), None)
+        kind = next((found for found in map(_found_in(kind), _REGISTRIES) if found), None)
     if kind is None:
         return None
     # Classes pass on to their parents what they do not name.
@@ -225,17 +261,22 @@ def _parameters(kind: Any) -> set[str] | None:
     return None
 
 
-def _registries() -> Iterable[Registry]:
-    return (each for each in vars(mmengine.registry).values() if isinstance(each, Registry))
+def _found_in(name: str) -> Callable[[Registry], Any]:
+    def find(registry: Registry) -> Any:
+        with registry.switch_scope_and_registry(None) as of_toolbox:
+            return of_toolbox.get(name)
+
+    return find
 
 
 def _refuse(parts: list[str], depth: int, names: Iterable[str]) -> None:
-    """
+    """Name what may be meant.
+
     Raises:
         ValueError: Always.
     """
     key, place = '.'.join(parts), '.'.join(parts[:depth])
-    names = sorted(name for name in names if not name.startswith('_'))
+    names = sorted({name for name in names if not name.startswith('_')})
     near = difflib.get_close_matches(parts[depth], names, 1)
     if near:
         meant = '.'.join([*parts[:depth], near[0], *parts[depth + 1 :]])

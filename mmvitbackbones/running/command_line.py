@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, is_published, use_safe_loading
+from .cfg_options import OptionsAction
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root, load_config
 from .loading import write_start
 from .processes import join_processes_on_cpu
@@ -74,7 +75,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='KEY=VALUE',
         help='settings that override the config, e.g. model.backbone.window_size=14',
     )

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..zoo.configs import config_folder
+from .cfg_options import merge_options
 from .nodes import dicts
 
 # mmengine asks it for each config of a toolbox; who runs a tool can do nothing about it.
@@ -76,7 +77,7 @@ def load_config(
         drop_absent_weights(cfg, keep=cfg_options)
     if data_root:
         _move_data(cfg, data_root)
-    cfg.merge_from_dict(cfg_options)
+    merge_options(cfg, cfg_options)
     leave_out_unused_maps(cfg)
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)

@@ -286,6 +286,7 @@ def test_training_a_detector_of_another_family(name, backbone, tmp_path):
     assert 'coco/segm_mAP' in metrics(log)
 
 
+@pytest.mark.sweep
 def test_own_data(tmp_path):
     """Five images to learn from, three to judge by; both processes write the annotations."""
     pytest.importorskip('mmdet')
