@@ -41,14 +41,8 @@ _REGISTRIES = (
     WEIGHT_INITIALIZERS,
 )
 # Settings whose keys are names that users choose.
-_FREE = {
-    'default_hooks',
-    'metainfo',
-    'data_prefix',
-    'custom_keys',
-    'backend_args',
-    'resource_limit',
-}
+_FREE = {'metainfo', 'data_prefix', 'custom_keys', 'backend_args', 'resource_limit'}
+_ALMOST = 0.85  # names that are so alike are a slip
 # Settings without a type: by the last part of their names, what is read of them.
 _LOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
 _MODES = {'mode', 'crop_size', 'stride', 'threshold', 'augments', 'rpn', 'rpn_proposal', 'rcnn'} | {
@@ -187,6 +181,8 @@ def _check_kind(key: str, old: Any, new: Any) -> None:
         kind = None if isinstance(new, (bool, type(None))) else 'True or False'
     elif isinstance(old, (int, float)):
         kind = 'a number' if isinstance(new, (str, bool)) else None
+    elif isinstance(old, str):
+        kind = 'one text, without commas' if isinstance(new, list) else None
     elif isinstance(old, dict):
         kind = None if isinstance(new, (dict, type(None))) else 'settings of its own'
     if kind:
@@ -207,11 +203,11 @@ def _check_known(before: _Part, after: _Part, key: str) -> None:
         if not isinstance(new, dict):
             return  # within a value that was given as a whole
         if not (isinstance(old, dict) and part in old):
-            names = _names(parts[:depth], new)
-            known = [*old] if isinstance(old, dict) else []
-            if names is not None and part not in names:
-                _refuse(parts, depth, [*names, *known])
-            if parts[depth - 1] == 'default_hooks' and not (new[part] or {}).get('type'):
+            names, complete = _names(parts[:depth], new)
+            known = {*names, *(old if isinstance(old, dict) else ())}
+            untyped = parts[:depth] == ['default_hooks'] and not (new[part] or {}).get('type')
+            alike = difflib.get_close_matches(part, known, 1, _ALMOST)
+            if part not in names and (complete or untyped or alike):
                 _refuse(parts, depth, known)
             old = {}
         else:
@@ -219,31 +215,32 @@ def _check_known(before: _Part, after: _Part, key: str) -> None:
         new = new[part]
 
 
-def _names(parts: list[str], node: _Part) -> set[str] | None:
-    """What may stand in a group of settings; None: anything."""
-    last = parts[-1] if parts else ''
+def _names(parts: list[str], node: _Part) -> tuple[set[str], bool]:
+    """What may stand in a group of settings; and whether that is all."""
     if not parts:
-        return _TOP
-    if last in _FREE:
-        return None
+        return _TOP, True
+    if parts == ['default_hooks'] or not _FREE.isdisjoint(parts):
+        return set(), False
+    last = parts[-1]
+    more = {'type', '_scope_'}
     kind = node.get('type') or _DEFAULT_TYPES.get(last)
     if len(parts) == 1:
         kind = kind or _LOOPS.get(last)
         if last == 'train_cfg' and kind is None:
             kind = 'EpochBasedTrainLoop' if node.get('by_epoch', True) else 'IterBasedTrainLoop'
-            return {*(_parameters(kind) or ()), 'by_epoch', 'type'}
+            more |= {'by_epoch'}
     if kind is None:
-        return _READ.get(last, set())
-    taken = _parameters(kind)
-    return None if taken is None else {*taken, 'type', '_scope_'} | _READ.get(last, set())
+        return _READ.get(last, set()), True
+    taken, complete = _parameters(kind)
+    return taken | more | _READ.get(last, set()), complete
 
 
-def _parameters(kind: Any) -> set[str] | None:
-    """What a class takes, by its registered name; None where that is not known."""
+def _parameters(kind: Any) -> tuple[set[str], bool]:
+    """What a class takes, by its registered name; and whether that is all."""
     if isinstance(kind, str):
         kind = next((found for found in map(_found_in(kind), _REGISTRIES) if found), None)
     if kind is None:
-        return None
+        return set(), False
     # Classes pass on to their parents what they do not name.
     constructors = (
         [each.__init__ for each in kind.__mro__ if '__init__' in vars(each)]
@@ -257,8 +254,8 @@ def _parameters(kind: Any) -> set[str] | None:
         parameters = inspect.signature(constructor).parameters.values()
         taken |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return taken - {'self'}
-    return None
+            return taken - {'self'}, True
+    return taken - {'self'}, False
 
 
 def _found_in(name: str) -> Callable[[Registry], Any]:
