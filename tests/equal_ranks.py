@@ -8,11 +8,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-SETTINGS = """
-custom_imports = dict(imports=['mmvitbackbones', 'equal_ranks'])
-custom_hooks = [dict(type='EqualRanksHook')]
-"""
-
 
 @HOOKS.register_module()
 class EqualRanksHook(Hook):

@@ -12,7 +12,6 @@ import numpy as np
 import own_data_folders as folders
 import pytest
 import torch
-from equal_ranks import SETTINGS
 from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
 from narrow_configs import narrow_config
@@ -169,20 +168,23 @@ RECALL = '{}_evaluator.metric=[bbox,segm,proposal]'
 
 
 def launch(tool, *arguments, options=()):
-    """Run ``tools/TOOL.py`` in two processes."""
+    """Run ``tools/TOOL.py`` in two processes, on a CPU wherever it is."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     command += ['--nproc-per-node', '2']
     command += command_line(tool, [*arguments, '--launcher', 'pytorch'], options)
     paths = [str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(paths)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment = dict(
+        OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1', PYTHONPATH=os.pathsep.join(paths)
+    )
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
 
 
 def write_narrow(cfg, folder):
     """Write a config whose training is checked by EqualRanksHook, after its own hooks."""
-    hooks = [*(cfg.get('custom_hooks') or []), *Config.fromstring(SETTINGS, '.py').custom_hooks]
-    cfg.custom_imports = Config.fromstring(SETTINGS, '.py').custom_imports
-    cfg.custom_hooks = hooks
+    cfg.custom_imports = dict(imports=['mmvitbackbones', 'equal_ranks'])
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='EqualRanksHook')]
     path = Path(folder) / f'{Path(cfg.filename).stem}.py'
     cfg.dump(path)
     return path
