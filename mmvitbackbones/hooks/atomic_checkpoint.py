@@ -45,6 +45,9 @@ class AtomicCheckpointHook(CheckpointHook):
             another kind of storage, it is up to that how files are written.
     """
 
+    backend_args: dict[str, Any] | None
+    file_backend: Any
+
     def before_run(self, runner: Runner) -> None:
         """Find what to resume from.
 

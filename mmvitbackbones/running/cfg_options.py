@@ -243,7 +243,7 @@ def _parameters(kind: Any) -> tuple[set[str], bool]:
         return set(), False
     # Classes pass on to their parents what they do not name.
     constructors = (
-        [each.__init__ for each in kind.__mro__ if '__init__' in vars(each)]
+        [vars(each)['__init__'] for each in kind.__mro__ if '__init__' in vars(each)]
         if inspect.isclass(kind)
         else [kind]
     )

@@ -19,7 +19,7 @@ from ..checkpoints import UnreadableCheckpointError, is_published, use_safe_load
 from .cfg_options import OptionsAction
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root, load_config
 from .loading import write_start
-from .processes import join_processes_on_cpu
+from .processes import is_first, join_processes_on_cpu
 
 _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
 
@@ -155,7 +155,7 @@ def end_with_config(
         ValueError: If the file's name is none of a config.
         FileExistsError: If there is such a file.
     """
-    if args.save_config:
+    if args.save_config and is_first():
         if not args.save_config.endswith('.py'):
             raise ValueError(f'--save-config must end with .py, got {args.save_config!r}')
         if os.path.lexists(args.save_config):
@@ -166,7 +166,7 @@ def end_with_config(
             print(f'Written: {start}')
         cfg.dump(args.save_config)
         print(f'Written: {args.save_config}')
-    if args.print_config:
+    if args.print_config and is_first():
         print(cfg.pretty_text)
     if args.save_config or args.print_config:
         sys.exit(0)

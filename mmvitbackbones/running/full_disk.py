@@ -23,7 +23,7 @@ def full_disk_in_words(runner: Runner) -> Iterator[None]:
     """
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handleError = _raise
+            handler.handleError = _raise  # type: ignore[method-assign]
     try:
         yield
     except OSError as error:

@@ -13,13 +13,18 @@ from .nodes import named_dicts
 _SYNCHRONISED = ('SyncBN', 'MMSyncBN')
 
 
+def is_first() -> bool:
+    """Whether this is the only process or the first of several, before they are a group."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def say(*lines: str) -> None:
     """Print lines to the standard error, in the first of several processes alone.
 
     Args:
         *lines (str): What to say, before there is a logger.
     """
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+    if is_first():
         for line in lines:
             print(line, file=sys.stderr, flush=True)
 

@@ -200,7 +200,7 @@ def test_mmvit_trains_on_own_data_in_another_folder(environment, tmp_path):
         import runpy
         import sys
 
-        sys.argv = {command}
+        sys.argv, sys.stderr = {command}, sys.stdout
         runpy.run_path({str(mmvit)!r}, run_name='__main__')
         """,
         site.getsitepackages(),
