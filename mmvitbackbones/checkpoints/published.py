@@ -18,6 +18,7 @@ from . import detectron2
 from .conversion import Conversion, in_classifier
 from .family import FAMILIES, Family, Hint, family_of
 from .reading import read_checkpoint
+from .soundness import check_kinds, check_values
 
 if TYPE_CHECKING:
     from ..backbones.pyramid import Pyramid
@@ -125,20 +126,24 @@ def load_published(
         checkpoint = path_or_state_dict
     else:
         source, checkpoint = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
-    kind, found = _identify(tensors_of(checkpoint), family, backbone.state_dict(), source)
+    state = tensors_of(checkpoint, source)
+    kind, found = _identify(state, family, backbone.state_dict(), source)
     if is_classifier(model) and family.check_classifier is not None:
         family.check_classifier(backbone, kind != OURS, found.tensors, source)
     report = LoadReport(source, kind, unused=found.unused, tied=found.tied)
     filled, restarted = _fill(backbone, family, found.tensors, report)
     if backbone is model:
         report.unused += found.rest
-        backbone.load_state_dict(filled, strict=False)
+        check_values(filled, model.state_dict(), source)
+        model.load_state_dict(filled, strict=False)
     else:
         filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
-        if detectron2.recognise(tensors_of(checkpoint)):
+        if detectron2.recognise(state):
             _check_settings(model, source)
         rest, new, report.classes = _fill_rest(model, found.rest, source)
-        model.load_state_dict({**filled, **rest}, strict=False)
+        filled |= rest
+        check_values(filled, model.state_dict(), source)
+        model.load_state_dict(filled, strict=False)
         report.loaded += rest
         report.new += new
         report.unused += new
@@ -321,17 +326,22 @@ def _warn(restarted: list[str], report: LoadReport) -> None:
             )
 
 
-def tensors_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def tensors_of(checkpoint: Mapping[str, Any], source: str = 'the checkpoint') -> dict[str, Tensor]:
     """The state dict of a checkpoint, without the prefixes of wrappers and what is no weight.
 
     Args:
         checkpoint (Mapping[str, Any]): A state dict, or a mapping that has one under 'state_dict',
             'model' or 'net'.
+        source (str): The file, for messages.
+
+    Raises:
+        ValueError: As :func:`~mmvitbackbones.checkpoints.soundness.check_kinds`.
     """
     for key in ('state_dict', 'model', 'net'):
         if isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
             break
+    check_kinds(checkpoint, source)
     # detectron2's files may have arrays instead.
     return {
         re.sub(r'^module\.', '', name): torch.as_tensor(value)

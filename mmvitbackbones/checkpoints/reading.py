@@ -19,6 +19,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from .family import published_by, where_published
 
+_MOST_UNPACKED = 20  # times the size of a file; weights hardly become smaller
 _URL = ('http://', 'https://')
 
 
@@ -114,7 +115,7 @@ def read_checkpoint(
             f'({refused.group(0)}), which could run code. Save its tensors alone '
             '(torch.save(model.state_dict(), ...)) where you trust it, and load that file.'
         ) from None
-    except (MemoryError, PermissionError):
+    except (MemoryError, PermissionError, UnreadableCheckpointError):
         raise
     # On damaged bytes torch.load fails with whatever the parts of its parser raise.
     except Exception as error:
@@ -141,10 +142,17 @@ def _verify(path: str) -> None:
 
     Raises:
         zipfile.BadZipFile: If they differ.
+        UnreadableCheckpointError: If it would unpack to many times its size.
     """
     if not zipfile.is_zipfile(path):
         return  # a pickle, as before torch 1.6; or no checkpoint, which torch finds out
     with zipfile.ZipFile(path) as archive:
+        held, size = sum(entry.file_size for entry in archive.infolist()), os.path.getsize(path)
+        if held > _MOST_UNPACKED * size:
+            raise UnreadableCheckpointError(
+                f'{path!r} was not read: its {size:,} bytes would unpack to {held:,}. torch does '
+                'not compress checkpoints'
+            )
         # torch can be told not to write checksums.
         if any(entry.CRC for entry in archive.infolist()):
             damaged = archive.testzip()

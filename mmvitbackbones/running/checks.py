@@ -14,6 +14,7 @@ from torch import nn
 from ..checkpoints.family import where_published
 from ..checkpoints.published import tensors_of
 from ..checkpoints.reading import is_absent
+from ..checkpoints.soundness import check_values
 from ..hooks.runner_model import unwrapped
 from .nodes import dicts
 from .published import backbone_family
@@ -152,9 +153,9 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> Non
         path (str): The file, for the message.
 
     Raises:
-        ValueError: Names tensors that are missing, unexpected or of another shape.
+        ValueError: Names tensors that are missing, unexpected, of another shape or no weights.
     """
-    ours, theirs = unwrapped(model).state_dict(), tensors_of(checkpoint)
+    ours, theirs = unwrapped(model).state_dict(), tensors_of(checkpoint, path)
     problems = {
         'missing': [name for name in ours if name not in theirs],
         'unexpected': [name for name in theirs if name not in ours],
@@ -175,6 +176,7 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> Non
             f'{path} does not fit the config: {details}. Give the config, and the options, it was '
             'trained with; weights published for ImageNet go into model.backbone.init_cfg'
         )
+    check_values(theirs, ours, path)
 
 
 def check_classes(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
@@ -237,9 +239,10 @@ def check_overlap(model: nn.Module, checkpoint: Mapping[str, Any], path: str) ->
         path (str): The file, for the message.
 
     Raises:
-        ValueError: If a tensor of the model's backbone is missing or of another shape.
+        ValueError: If a tensor of the model's backbone is missing or of another shape, or one of
+            the model's no weights.
     """
-    theirs = tensors_of(checkpoint)
+    theirs = tensors_of(checkpoint, path)
     backbone = model.get_submodule('backbone')
     for name, tensor in backbone.state_dict(prefix='backbone.').items():
         if name not in theirs or theirs[name].shape != tensor.shape:
@@ -248,6 +251,7 @@ def check_overlap(model: nn.Module, checkpoint: Mapping[str, Any], path: str) ->
                 f'{tuple(tensor.shape)} is missing or of another shape. Weights published for '
                 'ImageNet go into model.backbone.init_cfg'
             )
+    check_values(theirs, model.state_dict(), path)
 
 
 def _paths(dataset: Mapping[str, Any]) -> list[str]:
