@@ -6,6 +6,7 @@ import argparse
 import copy
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -264,6 +265,26 @@ def _found_in(name: str) -> Callable[[Registry], Any]:
             return of_toolbox.get(name)
 
     return find
+
+
+def unknown_argument(message: str) -> str:
+    """Say what a class takes that was given something else.
+
+    Args:
+        message (str): Of a TypeError.
+
+    Returns:
+        str: Another message; '' if it is about something else.
+    """
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    if not found:
+        return ''
+    taken, complete = _parameters(found[1])
+    if not taken or not complete:
+        return ''
+    near = difflib.get_close_matches(found[2], taken, 1)
+    meant = f'did you mean {near[0]}? ' if near else ''
+    return f'{found[1]} has no option {found[2]}: {meant}It takes {", ".join(sorted(taken))}'
 
 
 def _refuse(parts: list[str], depth: int, names: Iterable[str]) -> None:

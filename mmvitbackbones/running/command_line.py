@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, is_published, use_safe_loading
-from .cfg_options import OptionsAction
+from .cfg_options import OptionsAction, unknown_argument
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root, load_config
 from .loading import write_start
 from .processes import is_first, join_processes_on_cpu
@@ -104,6 +104,7 @@ def plain_errors() -> Iterator[None]:
     except _PROBLEMS as error:
         # str() of a KeyError is quoted.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        message = unknown_argument(str(message)) or message
         print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
 

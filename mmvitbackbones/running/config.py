@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import os.path as osp
+import traceback
 import warnings
 from typing import Any
 
@@ -61,13 +62,14 @@ def load_config(
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If options contradict each other or do not fit the config.
+        ValueError: If options contradict each other or do not fit the config, or the config itself
+            is wrong: with file and line.
     """
     path = _file_of(path)
     if demo and data_root:
         raise ValueError('--demo brings its own data: leave --data-root out')
     cfg = _TidyOnce()
-    cfg.__dict__.update(Config.fromfile(path).__dict__)
+    cfg.__dict__.update(_read(path).__dict__)
     cfg_options = cfg_options or {}
     if demo:
         from .demo import drop_absent_weights, use_demo_data
@@ -82,6 +84,42 @@ def load_config(
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join('work_dirs', name)
     return cfg
+
+
+def _read(path: str) -> Config:
+    """Read a config.
+
+    Raises:
+        ValueError: Names the file and the line of a mistake in it, or in one of its bases.
+    """
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program, in which anything may fail
+        # mmengine says about an import only that it failed.
+        reason: BaseException = error
+        while isinstance(reason, ImportError) and reason.__context__:
+            reason = reason.__context__
+        message = (str(reason).strip().splitlines() or [''])[0]
+        raise ValueError(f'{_place_of(error, path)}: {type(error).__name__}: {message}') from error
+    for name, part in (('model', cfg), ('backbone', cfg.get('model'))):
+        value = part.get(name) if isinstance(part, dict) or part is cfg else None
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f'{path}: {name} must be a dict with a type, got {value!r}')
+    return cfg
+
+
+def _place_of(error: Exception, path: str) -> str:
+    """The file, and the line if it is known, in which reading a config failed."""
+    place = path
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        reads = frame.f_locals.get('filename')
+        if frame.f_code.co_name == '<module>':
+            place = f'{frame.f_code.co_filename}, line {line}'
+        elif isinstance(reads, str) and reads.endswith('.py') and osp.isfile(reads):
+            place = reads
+    if isinstance(error, SyntaxError):
+        place += f', line {error.lineno}'
+    return place
 
 
 def demo_root(cfg: Config) -> str:
