@@ -57,7 +57,10 @@ class Residual(nn.Module):
         if keep is not None:
             keep = keep.view(-1, *[1] * (x.dim() - 1))
             factor = keep if factor is None else keep * factor
-        return x + y if factor is None else torch.addcmul(x, y, factor)
+        if factor is None:
+            return x + y
+        # A scale in float32 would make the sum of two maps in a half type float32.
+        return torch.addcmul(x, y, factor.to(torch.promote_types(x.dtype, y.dtype)))
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

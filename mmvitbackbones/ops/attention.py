@@ -50,6 +50,9 @@ def softmax_attention(
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
+    if q.shape[0] == 0 and mask is not None:
+        # torch's own would leave the bias of an empty batch without a gradient.
+        return (q @ k.mT + mask).softmax(-1).to(v.dtype) @ v
     with torch.autocast('cpu', enabled=False):  # would round the bias
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 

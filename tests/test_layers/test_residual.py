@@ -87,6 +87,16 @@ def test_branch_in_half_type(dtype, scaled, drop_prob):
     assert not scaled or layer.scale.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_scale_keeps_half_types(dtype):
+    layer = Residual(0.3, 6, 0.3)
+    x, y = draw(*SHAPE, dtype=dtype), draw(*SHAPE, dtype=dtype)
+    ours = layer(x, y)
+    assert ours.dtype == dtype
+    ours.sum().backward()
+    assert layer.scale.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize('scaled', [False, True])
 def test_branches_of_the_same_samples_are_dropped_together(scaled):
     """Whatever their shapes; what has no branch is left out."""
