@@ -11,9 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from ..running import plain_errors
+from ..running.cfg_options import OptionsAction
 from ..zoo import Row, Zoo, config_folder, get_config, read_zoo
 from ..zoo.audit import disagreements, measure_row
 from ..zoo.complexity import Complexity, measure
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         '--masks', **counts, help='regions that go through each mask head (as in the row, else 100)'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in train.py'
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in train.py'
     )
     args = parser.parse_args()
     others = (args.shape, args.boxes, args.masks, args.cfg_options)

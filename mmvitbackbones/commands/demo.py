@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 
 from ..running import load_config, make_demo_data, plain_errors
+from ..running.cfg_options import OptionsAction
 from ..zoo import config_folder
 
 FAMILIES = ('regionvit', 'focal', 'rmt', 'vil')
@@ -43,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         default={},
         metavar='KEY=VALUE',
         help='settings that override the config',
@@ -173,7 +174,7 @@ def report(training: Training, config: str, picture: Path, seconds: float) -> No
     print(f'on 240 scenes of digits not trained on, {minutes(seconds)} in all')
     print(f'Pictures: {picture}')
     folder = training.folder
-    checkpoint = Path((folder / 'last_checkpoint').read_text())
+    checkpoint = folder / (folder / 'last_checkpoint').read_text()
     print(f"""
 Next:
     # pictures of all scenes, the truth on the left

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..checkpoints import read_checkpoint
 from ..running import plain_errors, positive
+from ..running.cfg_options import OptionsAction
 from ..running.image_files import ImageFile, count_images, find_images, read_images
 from ..running.predicting import Predictor, config_for
 from ..running.prediction_files import UNFINISHED, Results, check_out
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='KEY=VALUE',
         help='settings that override the config',
     )

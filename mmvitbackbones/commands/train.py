@@ -105,11 +105,11 @@ def main() -> None:
         if not cfg.get('resume'):
             check_weights(cfg)
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
-        if checkpoint is not None and cfg.get('resume'):
-            end_if_finished(cfg, checkpoint, cfg.load_from)
         if checkpoint is not None:
             cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options, new_heads=True)
         end_with_config(cfg, args, None if cfg.get('resume') else checkpoint)
+        if checkpoint is not None and cfg.get('resume'):
+            end_if_finished(cfg, checkpoint, cfg.load_from)
         runner = build_runner(cfg, args)
         model = model_of(runner)
         if checkpoint is not None and cfg.get('resume'):

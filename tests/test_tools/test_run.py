@@ -260,4 +260,4 @@ def test_coco_through_the_unmodified_pipelines(coco, name, tmp_path):
     assert 'coco/bbox_mAP: ' in log and ('coco/segm_mAP: ' in log) == masks
     assert (tmp_path / 'epoch_1.pth').is_file()
     if not masks:  # all is done
-        assert 'resumed epoch: 1' in succeed(*arguments, '--resume', options=options)
+        assert 'finished: 1 of 1 epochs' in succeed(*arguments, '--resume', options=options)
