@@ -27,12 +27,14 @@ from mmvitbackbones.zoo import get_config
 
 CASES = {
     'maskrcnn_rmt_t_1x': (folders.make_coco, ['64', '96'], 'coco/segm_mAP'),
-    'cascade_maskrcnn_rmt_s_3x': (folders.make_coco_export, ['64', '96'], 'coco/segm_mAP'),
+    'retinanet_vil_s_1x': (folders.make_coco_export, ['64', '96'], 'coco/bbox_mAP'),
     'retinanet_rmt_t_1x': (folders.make_yolo, ['64', '96'], 'coco/bbox_mAP'),
     'upernet_rmt_s_160k': (folders.make_maps, ['64'], 'mIoU'),
     'cls_rmt_t_in1k': (folders.make_class_folders, ['64'], 'accuracy/top1'),
 }
-ANY_BOX = {'retinanet_rmt_t_1x': ['model.test_cfg.score_thr=0.0']}
+ANY_BOX = dict.fromkeys(
+    ['retinanet_vil_s_1x', 'retinanet_rmt_t_1x'], ['model.test_cfg.score_thr=0.0']
+)
 
 
 @pytest.fixture(params=CASES)
