@@ -29,6 +29,7 @@ from ..running import (
     takes_published,
     use_published,
 )
+from ..running.schedule_check import ScheduleCheckHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -111,6 +112,7 @@ def main() -> None:
         if checkpoint is not None and cfg.get('resume'):
             end_if_finished(cfg, checkpoint, cfg.load_from)
         runner = build_runner(cfg, args)
+        runner.register_hook(ScheduleCheckHook())
         model = model_of(runner)
         if checkpoint is not None and cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)

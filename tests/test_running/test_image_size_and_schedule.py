@@ -13,6 +13,7 @@ from mmvitbackbones.running.command_line import positive
 from mmvitbackbones.running.image_size import fit_crops, set_image_size
 from mmvitbackbones.running.nodes import dicts
 from mmvitbackbones.running.schedule import fit_schedule
+from mmvitbackbones.running.schedule_check import schedule_warnings
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -109,6 +110,32 @@ def test_crops_follow_small_images(name, short_side, crop):
         assert not said
     else:
         assert f'crops of {crop} x {crop}' in said[0]
+
+
+@pytest.mark.parametrize(
+    'scheduler, total, words',
+    [
+        (
+            dict(type='LinearLR', by_epoch=False, begin=0, end=1000),
+            900,
+            'rises for 1000 iterations',
+        ),
+        (dict(type='LinearLR', by_epoch=False, begin=0, end=900), 900, None),
+        (dict(type='MultiStepLR', by_epoch=False, milestones=[50, 80]), 900, 'ends at 80, within'),
+        (dict(type='MultiStepLR', by_epoch=False, milestones=[50, 800]), 900, None),
+        (dict(type='MultiStepLR', by_epoch=True, milestones=[8, 11]), 900, None),
+        (
+            dict(type='CosineAnnealingLR', by_epoch=False, end=90),
+            900,
+            'within the first of 9 epochs',
+        ),
+        (dict(type='CosineAnnealingLR', by_epoch=False, end=90), 90, None),
+        (dict(type='PolyLR', by_epoch=False), 900, None),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_warned_of(scheduler, total, words):
+    found = [*schedule_warnings([scheduler], total, epoch=100)]
+    assert [words in warning for warning in found] == ([True] if words else [])
 
 
 def rates(cfg, total):
