@@ -7,7 +7,7 @@ check_requirements()
 
 from .backbones import RMT, FocalTransformer, RegionViT, VisionLongformer  # noqa: E402
 from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
-from .hooks import ClassesFirstHook, PredictionGridHook, RandomShiftHook  # noqa: E402
+from .hooks import ClassesFirstHook, NameSampleHook, PredictionGridHook, RandomShiftHook  # noqa: E402
 from .necks import NormAndPool, ProjectAndPool  # noqa: E402
 from .optimizers import GroupedOptimWrapperConstructor  # noqa: E402
 from .running.published import as_published  # noqa: E402
@@ -20,6 +20,7 @@ __all__ = [
     'ClassesFirstHook',
     'FocalTransformer',
     'GroupedOptimWrapperConstructor',
+    'NameSampleHook',
     'NormAndPool',
     'PredictionGridHook',
     'ProjectAndPool',

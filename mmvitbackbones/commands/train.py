@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from ..checkpoints import read_checkpoint
+from ..hooks import NameSampleHook
 from ..hooks.runner_model import model_of
 from ..running import (
     add_common_arguments,
@@ -104,4 +105,5 @@ def main() -> None:
         del checkpoint
         if args.demo:
             make_demo_data(cfg)
+    runner.register_hook(NameSampleHook())
     runner.train()

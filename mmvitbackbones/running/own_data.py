@@ -16,14 +16,16 @@ from mmengine.config import Config, ConfigDict
 
 from ..checkpoints.family import published_by, where_published
 from ..checkpoints.reading import is_absent
+from ..datasets.checking.images import IMAGE_SUFFIXES
 from ..datasets.own_data import OwnData, Split, read_own_data
-from ..datasets.own_data.common import IMAGE_SUFFIXES, make_palette
+from ..datasets.own_data.common import make_palette
 from ..zoo import read_zoo
 from ..zoo.configs import config_folder, config_names
 from .config import leave_out_unused_maps
 from .download import FOLDER
 from .image_size import fit_crops, set_image_size
 from .nodes import dicts, set_num_classes
+from .processes import is_first_process
 from .schedule import fit_schedule
 
 _Part = dict[str, Any]  # a part of a config
@@ -100,7 +102,7 @@ def use_own_data(
         if not args.resume:
             said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+    if is_first_process():
         # Apart from what --print-config prints.
         print('\n  '.join(said), file=sys.stderr, flush=True)
     return cfg

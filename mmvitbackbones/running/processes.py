@@ -1,4 +1,4 @@
-"""Several processes that train or test together, on CPUs by gloo."""
+"""Several processes that train or test together."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def join_processes_on_cpu(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or default), 'device_ids': None}
+
+
+def is_first_process() -> bool:
+    """Whether this is the first, or only, process of a run: it alone prints what all know."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
