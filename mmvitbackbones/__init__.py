@@ -10,6 +10,7 @@ from .checkpoints import allow_mmengine_classes, load_published  # noqa: E402
 from .hooks import (  # noqa: E402
     AtomicCheckpointHook,
     ClassesFirstHook,
+    NameSampleHook,
     PredictionGridHook,
     RandomShiftHook,
     ReproducibleHook,
@@ -28,6 +29,7 @@ __all__ = [
     'ClassesFirstHook',
     'FocalTransformer',
     'GroupedOptimWrapperConstructor',
+    'NameSampleHook',
     'NormAndPool',
     'PredictionGridHook',
     'ProjectAndPool',

@@ -10,6 +10,7 @@ COMMANDS = dict(
     train='train a detector, segmenter or classifier',
     test='evaluate one',
     predict='run one on images, folders or videos',
+    check_data='look for faults in the data of a config',
     download='fetch the weights that are published for a config',
     demo='train, evaluate and draw a small detector on handwritten digits',
     benchmark="measure a backbone's time and memory",

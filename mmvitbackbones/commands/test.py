@@ -8,6 +8,7 @@ import os.path as osp
 from mmengine.config import Config
 
 from ..checkpoints import OURS, read_checkpoint
+from ..hooks import NameSampleHook
 from ..hooks.runner_model import model_of
 from ..running import (
     add_common_arguments,
@@ -106,4 +107,5 @@ def main() -> None:
         del checkpoint
         if args.demo:
             make_demo_data(cfg)
+    runner.register_hook(NameSampleHook())
     runner.test()

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from ..checkpoints import read_checkpoint
+from ..hooks import NameSampleHook
 from ..hooks.runner_model import model_of
 from ..running import (
     add_common_arguments,
@@ -131,5 +132,6 @@ def main() -> None:
         del checkpoint
         if args.demo:
             make_demo_data(cfg)
+    runner.register_hook(NameSampleHook())
     with full_disk_in_words(runner):
         runner.train()

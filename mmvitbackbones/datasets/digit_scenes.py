@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.utils import track_iter_progress
 
+from .cores import on_all_cores
 from .once import make_once
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -211,7 +207,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     annotations: list[dict[str, Any]] = []
     write = functools.partial(_write_scene, image_folder, map_folder, split, size, seed)
     # COCO's evaluation takes an id of 0 for "none", hence ids from 1.
-    for image_id, (image, found) in enumerate(_on_all_cores(write, count), 1):
+    scenes = on_all_cores(write, range(count), SCENES_A_PROCESS)
+    for image_id, (image, found) in enumerate(scenes, 1):
         images.append(dict(image, id=image_id))
         for annotation in found:
             annotations.append(dict(annotation, id=len(annotations) + 1, image_id=image_id))
@@ -245,18 +242,6 @@ def _write_scene(
 def _glyphs(split: str) -> list[Glyph]:
     """Loaded once in each process."""
     return load_glyphs(split)
-
-
-def _on_all_cores(write: Callable[[int], Any], count: int) -> Iterator[Any]:
-    """What ``write`` returns for 0 to ``count`` - 1, in this order."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    processes = min(cores or 1, count // SCENES_A_PROCESS)
-    if processes < 2:
-        yield from track_iter_progress((map(write, range(count)), count))
-        return
-    # An interrupt ends this process, and this process the others.
-    with multiprocessing.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from track_iter_progress((pool.imap(write, range(count), chunksize=8), count))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +17,9 @@ from ..checkpoints.published import tensors_of
 from ..checkpoints.reading import is_absent
 from ..checkpoints.soundness import check_values
 from ..hooks.runner_model import unwrapped
+from .data_faults import MAY_NOT, find_faults
 from .nodes import dicts
+from .processes import is_first
 from .published import backbone_family
 
 _COCO_LAYOUT = """\
@@ -54,6 +57,32 @@ _CLASSES = dict(ImageNet=1000, ImageNet21k=21841)
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
+    """Check that the data sets' files are there, what reads them, and what is in them.
+
+    What the toolbox skips is said; images are not decoded (``tools/check_data.py`` does).
+
+    Args:
+        cfg (Config): The config.
+        *loaders (str): Which of its data loaders will run, e.g. 'train_dataloader'.
+
+    Raises:
+        FileNotFoundError: Names what is missing, the expected layout, and what to do.
+        PermissionError: Names what may not be read.
+        ImportError: If a package that reads them is missing.
+        ValueError: Names the faults that a run would end by, or learn wrongly from, a line each.
+    """
+    check_data_presence(cfg, *loaders)
+    findings = find_faults(cfg, loaders).findings
+    refused = [str(finding) for finding in findings if finding.refused]
+    if refused:
+        advice = 'tools/check_data.py, with the same config and options, looks at every file'
+        raise ValueError('\n'.join([*refused, advice]))
+    if is_first():
+        for finding in findings:
+            print(finding, file=sys.stderr, flush=True)
+
+
+def check_data_presence(cfg: Config, *loaders: str) -> None:
     """Check that the data sets' files are there, and what reads them.
 
     Args:
@@ -62,6 +91,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
 
     Raises:
         FileNotFoundError: Names what is missing, the expected layout, and what to do.
+        PermissionError: Names what may not be read.
         ImportError: If a package that reads them is missing.
     """
     for loader in loaders:
@@ -264,8 +294,18 @@ def _paths(dataset: Mapping[str, Any]) -> list[str]:
 
 
 def _holds_something(path: str) -> bool:
-    """Whether there is such a file, or such a folder that is not empty."""
-    return bool(os.listdir(path)) if osp.isdir(path) else osp.exists(path)
+    """Whether there is such a file, or such a folder that is not empty.
+
+    Raises:
+        PermissionError: If that may not be seen, which is something else than "not there".
+    """
+    try:
+        os.stat(path)
+        return bool(os.listdir(path)) if osp.isdir(path) else True
+    except PermissionError as error:
+        raise PermissionError(f'{error.filename} may not be read: {MAY_NOT}') from None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _explain(dataset: Mapping[str, Any], missing: list[str]) -> str:

@@ -27,26 +27,7 @@ _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCh
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that ``tools/train.py`` and ``tools/test.py`` share."""
     parser.add_argument('--work-dir', help='folder for logs and results (work_dirs/CONFIG)')
-    data = parser.add_argument_group(
-        'data', "one of: nothing, for the config's own data set where the config says"
-    ).add_mutually_exclusive_group()
-    data.add_argument(
-        '--data',
-        metavar='FOLDER',
-        help='your own data set, as COCO, YOLO, pictures and masks, or folders of classes: '
-        'docs/your_data.md',
-    )
-    data.add_argument(
-        '--data-root',
-        metavar='FOLDER',
-        help="the config's own data set (COCO, ADE20K, ImageNet), in another folder",
-    )
-    data.add_argument(
-        '--demo',
-        action='store_true',
-        help='real handwritten digits, for classifiers one by one, for others in scenes: made in '
-        f'{DEMO_ROOT} or {DEMO_DIGITS}, no download',
-    )
+    add_data_arguments(parser)
     own = parser.add_argument_group('with --data')
     own.add_argument(
         '--image-size',
@@ -86,6 +67,30 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='job launcher (none)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which data a config is run on."""
+    data = parser.add_argument_group(
+        'data', "one of: nothing, for the config's own data set where the config says"
+    ).add_mutually_exclusive_group()
+    data.add_argument(
+        '--data',
+        metavar='FOLDER',
+        help='your own data set, as COCO, YOLO, pictures and masks, or folders of classes: '
+        'docs/your_data.md',
+    )
+    data.add_argument(
+        '--data-root',
+        metavar='FOLDER',
+        help="the config's own data set (COCO, ADE20K, ImageNet), in another folder",
+    )
+    data.add_argument(
+        '--demo',
+        action='store_true',
+        help='real handwritten digits, for classifiers one by one, for others in scenes: made in '
+        f'{DEMO_ROOT} or {DEMO_DIGITS}, no download',
+    )
 
 
 def positive(text: str) -> int:

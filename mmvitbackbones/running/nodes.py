@@ -49,3 +49,24 @@ def set_num_classes(model: dict[str, Any], count: int) -> None:
     for part in dicts(model):
         if 'num_classes' in part:
             part['num_classes'] = count
+
+
+def numbers_of_classes(model: object, name: str = '') -> Iterator[tuple[str, int]]:
+    """The numbers of classes of all heads of a model's config.
+
+    Args:
+        model (object): The config, or a part of it.
+        name (str): The dotted name of the part.
+
+    Yields:
+        tuple[str, int]: The dotted name of each head, and its number of classes. A semantic branch
+        has classes of its own, which are those of its maps.
+    """
+    if isinstance(model, dict):
+        if isinstance(model.get('num_classes'), int):
+            yield name, model['num_classes']
+        parts = [(key, part) for key, part in model.items() if key != 'semantic_head']
+    else:
+        parts = list(enumerate(model)) if isinstance(model, (list, tuple)) else []
+    for key, part in parts:
+        yield from numbers_of_classes(part, f'{name}.{key}' if name else str(key))

@@ -15,8 +15,9 @@ from mmengine.config import Config, ConfigDict
 
 from ..checkpoints.family import published_by, where_published
 from ..checkpoints.reading import is_absent
+from ..datasets.checking.images import IMAGE_SUFFIXES
 from ..datasets.own_data import OwnData, Split, read_own_data
-from ..datasets.own_data.common import IMAGE_SUFFIXES, make_palette
+from ..datasets.own_data.common import make_palette
 from ..zoo import read_zoo
 from ..zoo.configs import config_folder, config_names
 from .config import leave_out_unused_maps

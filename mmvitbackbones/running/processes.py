@@ -1,4 +1,4 @@
-"""Several processes that train or test together, on CPUs by gloo."""
+"""Several processes that train or test together."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ from own_data_folders import (
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mmvitbackbones.datasets.exif import image_size
 from mmvitbackbones.datasets.own_data import maps, read_own_data
-from mmvitbackbones.datasets.own_data.common import image_size, make_palette
+from mmvitbackbones.datasets.own_data.common import make_palette
 
 
 def make_polygons(folder, **counts):

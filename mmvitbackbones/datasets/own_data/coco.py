@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checking.annotations import can_be_drawn, has_size, is_box
+from ..exif import image_size
 from .common import (
     SPLIT_NAMES,
     OwnData,
     Split,
     check_classes,
     first_ones,
-    image_size,
     make_palette,
     note_on_empty,
     split_folders,
@@ -174,7 +175,7 @@ def _read_file(path: Path, folders: list[Path]) -> _File:
         FileNotFoundError: If images are missing.
         ValueError: If it is no COCO file, or something in it is wrong.
     """
-    content, marked = _load(path, _without_masks)
+    content, marked = _load(path, _keep_whether_masked)
     images, annotations = content['images'], content['annotations']
     categories = [(category['id'], category['name']) for category in content['categories']]
     files = {image['id']: image['file_name'] for image in images}
@@ -195,7 +196,7 @@ def _read_file(path: Path, folders: list[Path]) -> _File:
         used=used,
         masks=all(each.get('segmentation') for each in annotations if not each.get('iscrowd')),
         readable=not (marked or renamed)
-        and all(_has_size(image) for image in images)
+        and all(has_size(image) for image in images)
         and all(_is_whole(annotation) for annotation in annotations)
         and len({annotation['id'] for annotation in annotations}) == len(annotations),
         renamed=renamed,
@@ -233,26 +234,11 @@ def _load(
     return content, raw.startswith(codecs.BOM_UTF8)
 
 
-def _without_masks(part: dict[str, Any]) -> dict[str, Any]:
+def _keep_whether_masked(part: dict[str, Any]) -> dict[str, Any]:
     """Keep of a mask whether there is one, as masks are most of a file: COCO's has 450 MB."""
     if 'segmentation' in part:
-        part['segmentation'] = _is_mask(part['segmentation'])
+        part['segmentation'] = can_be_drawn(part['segmentation'])
     return part
-
-
-def _is_mask(segmentation: Any) -> bool:
-    """Whether pycocotools can draw it: an RLE, or polygons of several points."""
-    if isinstance(segmentation, dict):
-        return 'counts' in segmentation
-    return (
-        isinstance(segmentation, list)
-        and bool(segmentation)
-        and all(isinstance(polygon, list) and len(polygon) > 3 for polygon in segmentation)
-    )
-
-
-def _has_size(image: dict[str, Any]) -> bool:
-    return all(isinstance(image.get(key), int) and image[key] > 0 for key in ('width', 'height'))
 
 
 def _is_whole(annotation: dict[str, Any]) -> bool:
@@ -325,7 +311,7 @@ def _check_annotations(
             no_image.append(annotation)
         elif annotation['category_id'] not in categories:
             no_category.append(annotation)
-        elif not _is_box(box):
+        elif not is_box(box):
             no_box.append(annotation)
         elif not (box[2] > 0 and box[3] > 0):
             no_size.append(annotation)
@@ -342,14 +328,6 @@ def _check_annotations(
     return used
 
 
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(number, (int, float)) for number in box)
-    )
-
-
 def _rewritten(file: _File, classes: tuple[str, ...]) -> dict[str, Any]:
     """The content of a file as mmdetection and pycocotools need it.
 
@@ -359,7 +337,7 @@ def _rewritten(file: _File, classes: tuple[str, ...]) -> dict[str, Any]:
     names = file.names
     for image in content['images']:
         name = image['file_name'] = file.renamed.get(image['file_name'], image['file_name'])
-        if not _has_size(image):
+        if not has_size(image):
             image['width'], image['height'] = image_size(file.images / name)
     for number, annotation in enumerate(content['annotations'], 1):
         left, top, width, height = annotation['bbox']
@@ -370,7 +348,7 @@ def _rewritten(file: _File, classes: tuple[str, ...]) -> dict[str, Any]:
             iscrowd=int(bool(annotation.get('iscrowd'))),
             area=area if isinstance(area, (int, float)) and area > 0 else width * height,
         )
-        if annotation['iscrowd'] and not _is_mask(annotation.get('segmentation')):
+        if annotation['iscrowd'] and not can_be_drawn(annotation.get('segmentation')):
             right, bottom = left + width, top + height
             outline = [left, top, right, top, right, bottom, left, bottom]
             annotation['segmentation'] = [outline]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checking.folders import SUFFIXES, class_folders
 from .common import (
     OwnData,
     Split,
@@ -14,8 +15,6 @@ from .common import (
     with_validation,
 )
 
-# Those that mmpretrain's CustomDataset takes.
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 _OF_OTHER_LAYOUTS = {'images', 'labels', 'masks', 'annotations'}
 
 
@@ -35,16 +34,16 @@ def read_folders(folder: Path, work_dir: Path, training: bool) -> OwnData | None
         ValueError: If the splits have different classes, or a class has no images.
     """
     folders = split_folders(folder)
-    if not any(set(_folders_in(path)) - _OF_OTHER_LAYOUTS for path in folders.values()):
+    if not any(set(class_folders(path)) - _OF_OTHER_LAYOUTS for path in folders.values()):
         return None
     folders, note = with_validation(folders, folder, '{}/CLASS/*.jpg'.format, training)
     first = next(iter(folders.values()))
-    classes = _folders_in(first)
+    classes = class_folders(first)
     if len(classes) < 2:
         raise ValueError(f'{first} has {len(classes)} folders of classes: at least 2 are needed')
     splits = {}
     for split, path in folders.items():
-        found = _folders_in(path)
+        found = class_folders(path)
         hidden = [name for name in found if name.startswith('.')]
         if hidden:
             raise ValueError(
@@ -57,11 +56,11 @@ def read_folders(folder: Path, work_dir: Path, training: bool) -> OwnData | None
                 f'{first} and {path} must have folders of the same classes; only one of them has '
                 f'{first_ones(odd)}: add the folder to the other, or remove it'
             )
-        counts = {name: len(image_files(path / name, _SUFFIXES)) for name in found}
+        counts = {name: len(image_files(path / name, SUFFIXES)) for name in found}
         empty = [name for name, count in counts.items() if not count]
         if not sum(counts.values()) or (split == 'train' and empty):
             raise ValueError(
-                f'{path} has no images of {first_ones(empty)}: add some ({", ".join(_SUFFIXES)})'
+                f'{path} has no images of {first_ones(empty)}: add some ({", ".join(SUFFIXES)})'
             )
         splits[split] = Split(path, None, sum(counts.values()))
     return OwnData(
@@ -73,8 +72,3 @@ def read_folders(folder: Path, work_dir: Path, training: bool) -> OwnData | None
         splits=splits,
         masks=False,
     )
-
-
-def _folders_in(folder: Path) -> list[str]:
-    """In the order that mmpretrain numbers them."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())

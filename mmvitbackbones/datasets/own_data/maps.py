@@ -5,22 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ..checking.maps import IGNORED, Labels, MapError, beyond, read_values
+from ..exif import image_size
 from .common import (
     OwnData,
     Split,
     check_classes,
     first_ones,
     image_files,
-    image_size,
     make_palette,
     read_text,
     split_folders,
     with_validation,
 )
 
-_IGNORED = 255
 _SAMPLE = 200  # masks of a split that are decoded
 
 
@@ -76,8 +75,8 @@ def _read_classes(path: Path) -> tuple[str, ...]:
             f'there is no {path}: write it, a class a line, the one of the pixels of value 0 first'
         )
     names = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    if not 2 <= len(names) <= _IGNORED:
-        raise ValueError(f'{path} must have 2 to {_IGNORED} classes, a line each; has {len(names)}')
+    if not 2 <= len(names) <= IGNORED:
+        raise ValueError(f'{path} must have 2 to {IGNORED} classes, a line each; has {len(names)}')
     return check_classes(names, path)
 
 
@@ -104,7 +103,7 @@ def _check(split: str, images: Path, masks: Path, classes: tuple[str, ...]) -> t
         size = image_size(path)
         short_sides.append(min(size))
         seen |= _values(path, size, mask, classes)
-    if split == 'train' and seen[:_IGNORED].sum() < 2:
+    if split == 'train' and seen[:IGNORED].sum() < 2:
         only = ' and '.join(str(value) for value in np.flatnonzero(seen))
         raise ValueError(
             f'the masks in {masks} hold nothing but {only}, so there is nothing to learn: write '
@@ -120,23 +119,11 @@ def _values(image: Path, size: tuple[int, int], mask: Path, classes: tuple[str, 
         ValueError: If kind, size or values of the mask are wrong.
     """
     try:
-        with Image.open(mask) as opened:
-            if opened.mode not in ('P', 'L'):
-                raise ValueError(
-                    f'{mask} has pixels of kind {opened.mode}: a mask has one channel of bytes '
-                    '(indexed or grey PNG), each pixel the number of a class'
-                )
-            if opened.size != size:
-                raise ValueError(
-                    f'{mask} has {opened.size[0]} x {opened.size[1]} pixels, {image} has '
-                    f'{size[0]} x {size[1]}: they must agree'
-                )
-            seen = np.bincount(np.asarray(opened).ravel(), minlength=256) > 0
-    except OSError as error:
-        raise ValueError(f'{mask} cannot be read as an image ({error}): replace it') from None
-    wrong = np.flatnonzero(seen[:_IGNORED])
-    wrong = wrong[wrong >= len(classes)]
-    if len(wrong):
+        seen = read_values(mask, image, size)
+    except MapError as error:
+        raise ValueError(str(error)) from None
+    wrong = beyond(seen, Labels(len(classes)))
+    if wrong:
         raise ValueError(
             f'{mask} holds the value {wrong[0]}, but the {len(classes)} classes of classes.txt '
             f'are 0 to {len(classes) - 1}, and 255 is ignored: fix the mask or add the class'

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ..exif import image_size
 from .common import (
     SPLIT_NAMES,
     OwnData,
@@ -20,7 +21,6 @@ from .common import (
     check_classes,
     first_ones,
     image_files,
-    image_size,
     make_palette,
     note_on_empty,
     read_text,

@@ -1,0 +1,1 @@
+"""What is wrong with data sets as configs name them, found before a training reads them."""
