@@ -13,6 +13,7 @@ from ..hooks.runner_model import model_of
 from ..running import (
     add_common_arguments,
     build_runner,
+    check_classes,
     check_data,
     check_fit,
     check_overlap,
@@ -111,14 +112,15 @@ def main() -> None:
             cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options, new_heads=True)
         end_with_config(cfg, args, None if cfg.get('resume') else checkpoint)
         if checkpoint is not None and cfg.get('resume'):
+            if args.data:
+                check_classes(cfg, checkpoint, cfg.load_from, 'train_dataloader')
+                check_schedule(cfg, checkpoint, cfg.load_from)
             end_if_finished(cfg, checkpoint, cfg.load_from)
         runner = build_runner(cfg, args)
         runner.register_hook(ScheduleCheckHook())
         model = model_of(runner)
         if checkpoint is not None and cfg.get('resume'):
             check_fit(model, checkpoint, cfg.load_from)
-            if args.data:
-                check_schedule(cfg, checkpoint, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and takes_published(model, checkpoint):
             model.init_weights()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import os.path as osp
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -19,7 +18,7 @@ from ..checkpoints.soundness import check_values
 from ..hooks.runner_model import unwrapped
 from .data_faults import MAY_NOT, find_faults
 from .nodes import dicts
-from .processes import is_first
+from .processes import say
 from .published import backbone_family
 
 _COCO_LAYOUT = """\
@@ -77,9 +76,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
     if refused:
         advice = 'tools/check_data.py, with the same config and options, looks at every file'
         raise ValueError('\n'.join([*refused, advice]))
-    if is_first():
-        for finding in findings:
-            print(finding, file=sys.stderr, flush=True)
+    say(*map(str, findings))
 
 
 def check_data_presence(cfg: Config, *loaders: str) -> None:
@@ -209,19 +206,22 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> Non
     check_values(theirs, ours, path)
 
 
-def check_classes(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Check that a checkpoint of ours was trained for the classes that it is tested on.
+def check_classes(
+    cfg: Config, checkpoint: Mapping[str, Any], path: str, loader: str = 'test_dataloader'
+) -> None:
+    """Check that a checkpoint of ours was trained for the classes of the data that it meets.
 
     Args:
         cfg (Config): The config.
         checkpoint (Mapping[str, Any]): What the file holds; others' do not say their classes.
         path (str): The file, for the message.
+        loader (str): Of which data.
 
     Raises:
         ValueError: If the classes differ, in their order for example.
     """
     trained = classes_of(checkpoint)
-    tested = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes')
+    tested = (cfg[loader].dataset.get('metainfo') or {}).get('classes')
     if trained and tested and list(trained) != list(tested):
         raise ValueError(
             f'{path} was trained for the classes {", ".join(trained)}, the data set has '

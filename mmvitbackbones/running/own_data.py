@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..checkpoints import newest_checkpoint
 from ..checkpoints.family import published_by, where_published
 from ..checkpoints.reading import is_absent
 from ..datasets.checking.images import IMAGE_SUFFIXES
@@ -34,6 +35,7 @@ _INSTEAD = dict(
     segmentation='semfpn_regionvit_s_80k',
     classification='cls_regionvit_s_in1k',
 )
+_OF_SCHEDULE = ('train_cfg', 'param_scheduler')
 _RATE = 'optim_wrapper.optimizer.lr'
 # How many processes a launcher says it starts.
 _PROCESSES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -98,11 +100,16 @@ def use_own_data(
         count = train.count - train.empty
         own_rate = _RATE in cfg_options
         said += fit_schedule(cfg, count, args.batch_size, args.epochs, processes, own_rate)
-        if not args.resume:
+        if not _goes_on(cfg, args.resume):
             said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
     say('\n  '.join(said))
     return cfg
+
+
+def _goes_on(cfg: Config, resume: str | None) -> bool:
+    """Whether a training is resumed, or only would be if there were a checkpoint."""
+    return newest_checkpoint(cfg.work_dir)[0] is not None if resume == 'auto' else bool(resume)
 
 
 def _in_words(data: OwnData) -> str:
@@ -137,7 +144,7 @@ def _check_options(cfg: Config, name: str, cfg_options: Mapping[str, Any]) -> No
         ValueError: If options set the schedule; or if the config evaluates nothing.
     """
     for option in cfg_options:
-        if option.split('.')[0] in ('train_cfg', 'param_scheduler'):
+        if option != 'train_cfg.val_interval' and option.split('.')[0] in _OF_SCHEDULE:
             raise ValueError(f'--data makes the schedule: give --epochs instead of {option}')
     if not all(cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')):
         raise ValueError(f'{name} evaluates nothing: --data takes another config of its size')

@@ -108,17 +108,34 @@ def _fit_schedulers(cfg: Config, total: int) -> int:
         if scheduler['type'] == 'LinearLR':
             scheduler['begin'], scheduler['end'] = 0, warmup
         else:
-            # Of a warm-up in steps, in a config of epochs, its length is no part of the whole.
-            known = scheduler.get('by_epoch', True) or not epochs
-            begin = scheduler.get('begin', 0) / length * total if known else 0
+            whole = length
+            if epochs and not scheduler.get('by_epoch', True):
+                # Steps, in a config of epochs: one that was made for a data set.
+                whole = _steps_of(scheduler)
+            begin = scheduler.get('begin', 0) / whole * total
             scheduler['begin'] = max(warmup, round(begin)) if scheduler.get('begin') else 0
-            _fit_decay(scheduler, length, total)
+            _fit_decay(scheduler, whole, total)
         scheduler['by_epoch'] = False
         scheduler.pop('convert_to_iter_based', None)
     cfg.param_scheduler = [
         each for each in schedulers if each['type'] != 'LinearLR' or each['end'] > 0
     ]
     return warmup
+
+
+def _steps_of(scheduler: _Part) -> int:
+    """How many steps the training of a scheduler has that counts them.
+
+    Raises:
+        ValueError: If it does not say.
+    """
+    steps = scheduler.get('end') or scheduler.get('T_max')
+    if not steps:
+        raise ValueError(
+            f'--data cannot tell for how long {scheduler["type"]} of param_scheduler acts: give it '
+            'an end, or by_epoch=True'
+        )
+    return steps
 
 
 def _warmup_of(scheduler: _Part, length: int, total: int) -> int:

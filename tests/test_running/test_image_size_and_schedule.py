@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmvitbackbones import get_config
@@ -110,6 +111,23 @@ def test_crops_follow_small_images(name, short_side, crop):
         assert not said
     else:
         assert f'crops of {crop} x {crop}' in said[0]
+
+
+@pytest.mark.parametrize(
+    'name', ['maskrcnn_rmt_t_1x', 'dyhead_focal_l_2x', 'semfpn_regionvit_s_80k', 'cls_rmt_t_in1k']
+)
+def test_a_config_that_fits_is_left_alone(name):
+    """As one that was saved, and is given again with the same data."""
+    cfg = get_config(name)
+    for _ in range(2):
+        fit_schedule(cfg, num_images=83, batch_size=2, epochs=20, processes=1)
+        fitted = copy.deepcopy(cfg.to_dict())
+    fit_schedule(cfg, num_images=83, batch_size=2, epochs=20, processes=1)
+    assert cfg.param_scheduler == fitted['param_scheduler']
+    assert rates(cfg, 840) == pytest.approx(rates(Config(fitted), 840))
+    once = get_config(name)
+    fit_schedule(once, num_images=83, batch_size=2, epochs=20, processes=1)
+    assert once.param_scheduler == cfg.param_scheduler
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_from_training_to_resuming(case, tmp_path):
     half = next(work.glob('epoch_1.pth'), work / f'iter_{steps}.pth')
     done = run('train', *options, '--epochs', 3, '--resume', half, options=any_box)
     assert done.returncode == 2 and f'is of a training of {2 * steps} steps' in done.stderr
+    assert (work / config.name).read_text() == left
     log = succeed(
         *('train', *options, '--epochs', 2, '--resume', half),
         options=[*any_box, 'default_hooks.logger.interval=1'],
@@ -262,6 +263,26 @@ def test_pictures_without_objects_are_not_counted(tmp_path):
     assert '6 images have no objects: left out of the training' in said
     assert '5 epochs of 2 steps with 1 images each' in said
     assert cfg.param_scheduler[-1]['end'] == 10
+
+
+def test_nothing_to_resume_from_is_a_start(coco):
+    said, cfg = settings('retinanet_regionvit_s_1x', coco, '--resume')
+    assert 'start: from scratch' in said and 'the training starts anew' in said
+    assert not cfg.resume and cfg.model.backbone.init_cfg is None
+
+
+def test_resuming_with_other_classes_is_refused(coco, tmp_path):
+    config, other = tmp_path / 'retinanet_rmt_t_1x.py', tmp_path / 'other'
+    narrow('retinanet_rmt_t_1x').dump(config)
+    options = ['--image-size', 64, 96, '--workers', 0, '--work-dir', tmp_path / 'work']
+    succeed('train', config, '--data', coco, '--epochs', 1, *options)
+    left = (tmp_path / 'work' / config.name).read_text()
+    shutil.copytree(coco, other)
+    for path in (other / 'annotations').iterdir():
+        path.write_text(path.read_text().replace('"dog"', '"cat"'))
+    done = run('train', config, '--data', other, '--epochs', 1, *options, '--resume')
+    assert done.returncode == 2 and 'was trained for the classes Straßenbahn, ' in done.stderr
+    assert (tmp_path / 'work' / config.name).read_text() == left
 
 
 def test_what_was_set_by_hand_goes_before(coco):
