@@ -534,6 +534,17 @@ def a_list_with_an_absent_image(folder, cfg):
     cfg.train_dataloader.dataset.ann_file = 'split.txt'
 
 
+@fault(segmentation, r'split\.txt: is not in UTF-8')
+def a_list_in_latin_1(folder, cfg):
+    (folder / 'split.txt').write_bytes('Brücke im Grünen 1\n'.encode('latin-1'))
+    cfg.train_dataloader.dataset.ann_file = 'split.txt'
+
+
+@fault(detection, r'annotations: cannot be read \(Is a directory\)')
+def a_folder_for_a_file_of_annotations(folder, cfg):
+    cfg.train_dataloader.dataset.dataset.ann_file = 'annotations'
+
+
 # Folders of classes and lists of labels.
 
 

@@ -120,22 +120,21 @@ class _Search:
     def look_at(self, loader: str) -> None:
         for dataset in leaves(self.cfg[loader]):
             kind = _class_of(dataset, self.cfg.get('default_scope'))
-            bases = {base.__name__ for base in getattr(kind, '__mro__', ())}
-            with self._told_if_forbidden():
-                if 'CocoDataset' in bases:
+            with self._told_if_unreadable():
+                if _reads_as(kind, 'CocoDataset'):
                     self._look_at_coco(loader, dataset, kind)
-                elif 'BaseSegDataset' in bases:
+                elif _reads_as(kind, 'BaseSegDataset'):
                     self._look_at_maps(loader, dataset, kind)
-                elif 'CustomDataset' in bases:
+                elif _reads_as(kind, 'CustomDataset'):
                     self._look_at_classes(loader, dataset, kind)
 
     def look_at_files(self, full: bool) -> None:
         """Look whether images and maps are there, and at some or all of them."""
         for images in self.images:
-            with self._told_if_forbidden():
+            with self._told_if_unreadable():
                 self.found(check_presence(images.folder, images.sizes, images.source))
         for maps in self.maps:
-            with self._told_if_forbidden():
+            with self._told_if_unreadable():
                 suffix = maps.suffixes[1]
                 self.found(check_map_presence(maps.images, maps.names, suffix, maps.folder))
         if full:
@@ -144,11 +143,14 @@ class _Search:
             self._sample()
 
     @contextmanager
-    def _told_if_forbidden(self) -> Iterator[None]:
+    def _told_if_unreadable(self) -> Iterator[None]:
         try:
             yield
         except PermissionError as error:
             self.found([Finding(str(error.filename), 'may not be read', MAY_NOT)])
+        except OSError as error:
+            problem = f'cannot be read ({error.strerror})'
+            self.found([Finding(str(error.filename), problem, 'name another, or replace it')])
 
     def _look_at_coco(self, loader: str, dataset: dict[str, Any], kind: Any) -> None:
         path = _join(dataset, dataset.get('ann_file'))
@@ -349,6 +351,18 @@ def _class_of(dataset: Mapping[str, Any], scope: str | None) -> Any:
     except ImportError:
         return None
     return DATASETS.get(name)
+
+
+def _reads_as(kind: Any, base: str) -> bool:
+    """Whether a data set is of a class, or of one below it that reads the same files as it does.
+
+    LVIS and panoptic COCO, for example, are below ``CocoDataset`` and read other files.
+    """
+    for each in getattr(kind, '__mro__', ()):
+        if each.__name__ == base:
+            methods = ('load_data_list', 'parse_data_info')
+            return all(getattr(kind, name) is getattr(each, name) for name in methods)
+    return False
 
 
 def _classes(dataset: Mapping[str, Any], kind: Any) -> tuple[str, ...] | None:

@@ -139,6 +139,14 @@ def test_an_unannotated_set_may_be_predicted_for_a_server(good, folder):
     assert any('has no annotations' in line for line in lines(cfg))
 
 
+@pytest.mark.parametrize('kind', ['LVISV1Dataset', 'CocoPanopticDataset'])
+def test_files_of_other_forms_are_left_to_those_who_read_them(kind, good, folder):
+    cfg = good(detection, folder)
+    cfg.train_dataloader.dataset.dataset.type = kind
+    (folder / TRAIN).write_text('{"images": [], "annotations": [{"segments_info": []}]}')
+    assert not lines(cfg)
+
+
 def test_several_faults_are_all_said(good, folder):
     cfg = good(detection, folder)
     change_annotation(folder, place=1, bbox=[1, 2, 3])

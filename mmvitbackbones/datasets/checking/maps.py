@@ -13,6 +13,7 @@ from PIL import Image
 from ..exif import image_size
 from .findings import Finding, Kind, Tally, raise_it
 from .images import IMAGE_SUFFIXES, check_presence, with_details
+from .lists import read_lines
 
 IGNORED = 255
 _SAMPLE = 50  # maps that are decoded where not all are
@@ -147,9 +148,8 @@ def list_images(folder: str, suffix: str, listed: str | None) -> tuple[list[Find
         OSError: If the folder or the file may not be read.
     """
     if listed:
-        names = [line.strip() for line in Path(listed).read_text(encoding='utf-8').splitlines()]
-        empty = Finding(listed, 'is empty', 'write an image a line, without suffix')
-        return ([] if names else [empty]), names
+        lines = read_lines(listed, 'write an image a line, without suffix')
+        return ([lines], []) if isinstance(lines, Finding) else ([], [s.strip() for s in lines])
     names, tally = [], Tally()
     other = Kind(f'images do not end in {suffix}', 'skipped as mmsegmentation does', refused=False)
     for parent, _, files in os.walk(folder, onerror=raise_it):
