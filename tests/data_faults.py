@@ -329,14 +329,19 @@ def an_object_without_mask(folder, cfg):
     change_annotation(folder, segmentation=None)
 
 
-@fault(detection, r'1 annotations have polygons of fewer than three points', refused=False)
+@fault(detection, r'1 annotations have no polygon of three or more points', refused=False)
 def a_polygon_of_two_points(folder, cfg):
     change_annotation(folder, segmentation=[[1, 1, 5, 5]])
 
 
-@fault(detection, r'val2017\.json: 1 annotations have polygons of fewer than three points')
+@fault(detection, r'val2017\.json: 1 annotations have no polygon of three or more points')
 def a_polygon_of_two_points_to_evaluate_on(folder, cfg):
     change_annotation(folder, VAL, segmentation=[[1, 1, 5, 5]])
+
+
+@fault(detection, r'1 annotations have a first polygon of fewer than three points')
+def a_short_polygon_before_a_longer_one_to_evaluate_on(folder, cfg):
+    change_annotation(folder, VAL, segmentation=[[1, 1, 5, 5], [1, 1, 9, 1, 5, 5]])
 
 
 @fault(detection, r'1 annotations have a segmentation that is neither polygons nor RLE')

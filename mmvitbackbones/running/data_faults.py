@@ -46,12 +46,11 @@ class _Images:
 
 @dataclass
 class _Maps:
-    """Maps of classes of images: names without suffix."""
+    """Maps of classes: the image of each, and the map, relative to their folders."""
 
     images: str
     folder: str
-    names: list[str]
-    suffixes: tuple[str, str]
+    pairs: list[tuple[str, str]]
     labels: Labels
 
 
@@ -93,7 +92,7 @@ def find_faults(cfg: Config, loaders: Sequence[str], full: bool = False) -> Repo
     return Report(
         list(unique),
         len({osp.join(each.folder, name) for each in search.images for name in each.sizes}),
-        len({osp.join(each.folder, name) for each in search.maps for name in each.names}),
+        len({osp.join(each.folder, name) for each in search.maps for _, name in each.pairs}),
     )
 
 
@@ -135,8 +134,8 @@ class _Search:
                 self.found(check_presence(images.folder, images.sizes, images.source))
         for maps in self.maps:
             with self._told_if_unreadable():
-                suffix = maps.suffixes[1]
-                self.found(check_map_presence(maps.images, maps.names, suffix, maps.folder))
+                names = (name for _, name in maps.pairs)
+                self.found(check_map_presence(maps.folder, names, maps.images))
         if full:
             self._decode_all()
         else:
@@ -178,20 +177,13 @@ class _Search:
         self.found(small.findings(path))
         for names, other in metrics:
             if not _same(other, path):
-                self._compare_evaluator(loader, file, other, Use(classes, False, metrics=names))
+                self._compare_evaluator(loader, file, other, Use(classes, metrics=names))
         if prefix.get('seg') and any(step.get('with_seg') for step in steps):
             suffix = _option(dataset, kind, 'seg_map_suffix') or '.png'
             stuff = (self.cfg.model.get('roi_head') or {}).get('semantic_head') or {}
-            self.maps += [
-                _Maps(
-                    folder,
-                    osp.normpath(_join(dataset, prefix['seg'])),
-                    [osp.splitext(name)[0] for name in file.images if name.endswith(ending)],
-                    (ending, suffix),
-                    Labels(stuff.get('num_classes', 255)),
-                )
-                for ending in sorted({osp.splitext(name)[1] for name in file.images})
-            ]
+            maps = osp.normpath(_join(dataset, prefix['seg']))
+            pairs = [(name, name.rsplit('.', 1)[0] + suffix) for name in file.images]
+            self.maps.append(_Maps(folder, maps, pairs, Labels(stuff.get('num_classes', 255))))
 
     def _metrics(self, loader: str) -> list[tuple[frozenset[str], str]]:
         """What a loader's evaluators measure against which file."""
@@ -236,16 +228,14 @@ class _Search:
         prefix = dataset.get('data_prefix') or {}
         folder = osp.normpath(_join(dataset, prefix.get('img_path', '')))
         classes = _classes(dataset, kind)
-        suffixes = (
-            _option(dataset, kind, 'img_suffix') or '.jpg',
-            _option(dataset, kind, 'seg_map_suffix') or '.png',
-        )
+        suffix = _option(dataset, kind, 'img_suffix') or '.jpg'
+        map_suffix = _option(dataset, kind, 'seg_map_suffix') or '.png'
         listed = _join(dataset, dataset.get('ann_file'))
-        findings, names = list_images(folder, suffixes[0], listed if osp.isfile(listed) else None)
+        findings, names = list_images(folder, suffix, listed if osp.isfile(listed) else None)
         self.found(findings)
         source = listed if osp.isfile(listed) else folder
         self._check_heads(len(classes) if classes else None)
-        self.images.append(_Images(folder, source, {n + suffixes[0]: None for n in names}))
+        self.images.append(_Images(folder, source, {n + suffix: None for n in names}))
         if prefix.get('seg_map_path') is None or not classes:
             return
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes')
@@ -253,7 +243,8 @@ class _Search:
             len(classes), bool(_option(dataset, kind, 'reduce_zero_label')), known and len(known)
         )
         maps = osp.normpath(_join(dataset, prefix['seg_map_path']))
-        self.maps.append(_Maps(folder, maps, names, suffixes, labels))
+        pairs = [(name + suffix, name + map_suffix) for name in names]
+        self.maps.append(_Maps(folder, maps, pairs, labels))
 
     def _look_at_classes(self, loader: str, dataset: dict[str, Any], kind: Any) -> None:
         split, root = dataset.get('split'), dataset.get('data_root') or ''
@@ -300,9 +291,8 @@ class _Search:
         for images in self.images:
             self.found(check_sample(images.folder, images.sizes, images.source))
         for maps in self.maps:
-            names = sampled(maps.names)
-            faults = map(check_map, _map_tasks(maps, names))
-            self.found(_of_maps(maps, names, faults))
+            pairs = sampled(maps.pairs)
+            self.found(_of_maps(maps, pairs, map(check_map, _map_tasks(maps, pairs))))
 
     def _decode_all(self) -> None:
         """Decode all images, then all maps, on all cores."""
@@ -321,22 +311,20 @@ class _Search:
             )
             self.found(summed_up_images(named, images.source))
         for maps in self.maps:
-            tasks = list(_map_tasks(maps, maps.names))
+            tasks = list(_map_tasks(maps, maps.pairs))
             found = on_all_cores(check_map, tasks, _A_PROCESS, sys.stderr)
-            self.found(_of_maps(maps, maps.names, found))
+            self.found(_of_maps(maps, maps.pairs, found))
 
 
-def _map_tasks(maps: _Maps, names: Iterable[str]) -> Iterator[tuple[str, str, Labels]]:
-    image_suffix, map_suffix = maps.suffixes
-    for name in names:
-        image = osp.join(maps.images, name + image_suffix)
-        yield image, osp.join(maps.folder, name + map_suffix), maps.labels
+def _map_tasks(maps: _Maps, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, Labels]]:
+    for image, name in pairs:
+        yield osp.join(maps.images, image), osp.join(maps.folder, name), maps.labels
 
 
 def _of_maps(
-    maps: _Maps, names: Iterable[str], faults: Iterable[tuple[str, str] | None]
+    maps: _Maps, pairs: Iterable[tuple[str, str]], faults: Iterable[tuple[str, str] | None]
 ) -> list[Finding]:
-    named = zip((name + maps.suffixes[1] for name in names), faults)
+    named = zip((name for _, name in pairs), faults)
     return summed_up_maps(named, maps.folder, maps.labels)
 
 
