@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import os.path as osp
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
 
 from ..datasets.checking.coco import CocoFile, Use, check_coco
 from ..datasets.checking.findings import Finding, Kind, Tally
@@ -301,9 +302,7 @@ class _Search:
             for each in self.images
             for name, size in each.sizes.items()
         }
-        faults = dict(
-            zip(images_once, on_all_cores(decode, list(images_once), _A_PROCESS, sys.stderr))
-        )
+        faults = dict(zip(images_once, _with_bar('images', decode, list(images_once))))
         for images in self.images:
             named = (
                 (name, faults[osp.join(images.folder, name), size])
@@ -312,8 +311,14 @@ class _Search:
             self.found(summed_up_images(named, images.source))
         for maps in self.maps:
             tasks = list(_map_tasks(maps, maps.pairs))
-            found = on_all_cores(check_map, tasks, _A_PROCESS, sys.stderr)
+            found = _with_bar(f'maps in {maps.folder}', check_map, tasks)
             self.found(_of_maps(maps, maps.pairs, found))
+
+
+def _with_bar(what: str, work: Callable[[Any], Any], tasks: list[Any]) -> Iterable[Any]:
+    """What is found in each file, on all cores; a bar that is quiet where there is no terminal."""
+    found = on_all_cores(work, tasks, _A_PROCESS)
+    return track(found, what, len(tasks), console=Console(stderr=True), transient=True)
 
 
 def _map_tasks(maps: _Maps, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, Labels]]:

@@ -230,14 +230,13 @@ def test_runs_of_a_compressed_mask(seed):
     assert look_at_mask(rle).kind == 'broken'
 
 
-def test_many_images_are_decoded_by_several_processes(good, folder, capsys):
+def test_many_images_are_decoded_by_several_processes(good, folder):
     good(detection, folder)
     paths = sorted((folder / 'train2017').iterdir())
     paths[3].write_bytes(paths[3].read_bytes()[:500])
     tasks = [(str(path), None) for path in paths for _ in range(20)]
     faults = list(on_all_cores(decode, tasks, 10))
     assert [fault is not None for fault in faults] == [n // 20 == 3 for n in range(120)]
-    assert '120/120' in capsys.readouterr().out
 
 
 def as_nobody(work):
