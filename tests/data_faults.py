@@ -329,14 +329,19 @@ def an_object_without_mask(folder, cfg):
     change_annotation(folder, segmentation=None)
 
 
-@fault(detection, r'1 annotations have polygons of fewer than three points', refused=False)
+@fault(detection, r'1 annotations have no polygon of three or more points', refused=False)
 def a_polygon_of_two_points(folder, cfg):
     change_annotation(folder, segmentation=[[1, 1, 5, 5]])
 
 
-@fault(detection, r'val2017\.json: 1 annotations have polygons of fewer than three points')
+@fault(detection, r'val2017\.json: 1 annotations have no polygon of three or more points')
 def a_polygon_of_two_points_to_evaluate_on(folder, cfg):
     change_annotation(folder, VAL, segmentation=[[1, 1, 5, 5]])
+
+
+@fault(detection, r'1 annotations have a first polygon of fewer than three points')
+def a_short_polygon_before_a_longer_one_to_evaluate_on(folder, cfg):
+    change_annotation(folder, VAL, segmentation=[[1, 1, 5, 5], [1, 1, 9, 1, 5, 5]])
 
 
 @fault(detection, r'1 annotations have a segmentation that is neither polygons nor RLE')
@@ -532,6 +537,17 @@ def an_image_of_a_segmenter_cut_short(folder, cfg):
 def a_list_with_an_absent_image(folder, cfg):
     (folder / 'split.txt').write_text('Brücke im Grünen 1\nabsent\n')
     cfg.train_dataloader.dataset.ann_file = 'split.txt'
+
+
+@fault(segmentation, r'split\.txt: is not in UTF-8')
+def a_list_in_latin_1(folder, cfg):
+    (folder / 'split.txt').write_bytes('Brücke im Grünen 1\n'.encode('latin-1'))
+    cfg.train_dataloader.dataset.ann_file = 'split.txt'
+
+
+@fault(detection, r'annotations: cannot be read \(Is a directory\)')
+def a_folder_for_a_file_of_annotations(folder, cfg):
+    cfg.train_dataloader.dataset.dataset.ann_file = 'annotations'
 
 
 # Folders of classes and lists of labels.

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.utils import track_iter_progress
 
 from .cores import on_all_cores
 from .once import make_once
@@ -207,7 +208,8 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     annotations: list[dict[str, Any]] = []
     write = functools.partial(_write_scene, image_folder, map_folder, split, size, seed)
     # COCO's evaluation takes an id of 0 for "none", hence ids from 1.
-    scenes = on_all_cores(write, range(count), SCENES_A_PROCESS)
+    drawn = on_all_cores(write, range(count), SCENES_A_PROCESS)
+    scenes = track_iter_progress((drawn, count))
     for image_id, (image, found) in enumerate(scenes, 1):
         images.append(dict(image, id=image_id))
         for annotation in found:

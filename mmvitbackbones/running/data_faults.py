@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import os.path as osp
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
 
 from ..datasets.checking.coco import CocoFile, Use, check_coco
 from ..datasets.checking.findings import Finding, Kind, Tally
@@ -46,12 +47,11 @@ class _Images:
 
 @dataclass
 class _Maps:
-    """Maps of classes of images: names without suffix."""
+    """Maps of classes: the image of each, and the map, relative to their folders."""
 
     images: str
     folder: str
-    names: list[str]
-    suffixes: tuple[str, str]
+    pairs: list[tuple[str, str]]
     labels: Labels
 
 
@@ -93,7 +93,7 @@ def find_faults(cfg: Config, loaders: Sequence[str], full: bool = False) -> Repo
     return Report(
         list(unique),
         len({osp.join(each.folder, name) for each in search.images for name in each.sizes}),
-        len({osp.join(each.folder, name) for each in search.maps for name in each.names}),
+        len({osp.join(each.folder, name) for each in search.maps for _, name in each.pairs}),
     )
 
 
@@ -120,35 +120,37 @@ class _Search:
     def look_at(self, loader: str) -> None:
         for dataset in leaves(self.cfg[loader]):
             kind = _class_of(dataset, self.cfg.get('default_scope'))
-            bases = {base.__name__ for base in getattr(kind, '__mro__', ())}
-            with self._told_if_forbidden():
-                if 'CocoDataset' in bases:
+            with self._told_if_unreadable():
+                if _reads_as(kind, 'CocoDataset'):
                     self._look_at_coco(loader, dataset, kind)
-                elif 'BaseSegDataset' in bases:
+                elif _reads_as(kind, 'BaseSegDataset'):
                     self._look_at_maps(loader, dataset, kind)
-                elif 'CustomDataset' in bases:
+                elif _reads_as(kind, 'CustomDataset'):
                     self._look_at_classes(loader, dataset, kind)
 
     def look_at_files(self, full: bool) -> None:
         """Look whether images and maps are there, and at some or all of them."""
         for images in self.images:
-            with self._told_if_forbidden():
+            with self._told_if_unreadable():
                 self.found(check_presence(images.folder, images.sizes, images.source))
         for maps in self.maps:
-            with self._told_if_forbidden():
-                suffix = maps.suffixes[1]
-                self.found(check_map_presence(maps.images, maps.names, suffix, maps.folder))
+            with self._told_if_unreadable():
+                names = (name for _, name in maps.pairs)
+                self.found(check_map_presence(maps.folder, names, maps.images))
         if full:
             self._decode_all()
         else:
             self._sample()
 
     @contextmanager
-    def _told_if_forbidden(self) -> Iterator[None]:
+    def _told_if_unreadable(self) -> Iterator[None]:
         try:
             yield
         except PermissionError as error:
             self.found([Finding(str(error.filename), 'may not be read', MAY_NOT)])
+        except OSError as error:
+            problem = f'cannot be read ({error.strerror})'
+            self.found([Finding(str(error.filename), problem, 'name another, or replace it')])
 
     def _look_at_coco(self, loader: str, dataset: dict[str, Any], kind: Any) -> None:
         path = _join(dataset, dataset.get('ann_file'))
@@ -176,20 +178,13 @@ class _Search:
         self.found(small.findings(path))
         for names, other in metrics:
             if not _same(other, path):
-                self._compare_evaluator(loader, file, other, Use(classes, False, metrics=names))
+                self._compare_evaluator(loader, file, other, Use(classes, metrics=names))
         if prefix.get('seg') and any(step.get('with_seg') for step in steps):
             suffix = _option(dataset, kind, 'seg_map_suffix') or '.png'
             stuff = (self.cfg.model.get('roi_head') or {}).get('semantic_head') or {}
-            self.maps += [
-                _Maps(
-                    folder,
-                    osp.normpath(_join(dataset, prefix['seg'])),
-                    [osp.splitext(name)[0] for name in file.images if name.endswith(ending)],
-                    (ending, suffix),
-                    Labels(stuff.get('num_classes', 255)),
-                )
-                for ending in sorted({osp.splitext(name)[1] for name in file.images})
-            ]
+            maps = osp.normpath(_join(dataset, prefix['seg']))
+            pairs = [(name, name.rsplit('.', 1)[0] + suffix) for name in file.images]
+            self.maps.append(_Maps(folder, maps, pairs, Labels(stuff.get('num_classes', 255))))
 
     def _metrics(self, loader: str) -> list[tuple[frozenset[str], str]]:
         """What a loader's evaluators measure against which file."""
@@ -234,16 +229,14 @@ class _Search:
         prefix = dataset.get('data_prefix') or {}
         folder = osp.normpath(_join(dataset, prefix.get('img_path', '')))
         classes = _classes(dataset, kind)
-        suffixes = (
-            _option(dataset, kind, 'img_suffix') or '.jpg',
-            _option(dataset, kind, 'seg_map_suffix') or '.png',
-        )
+        suffix = _option(dataset, kind, 'img_suffix') or '.jpg'
+        map_suffix = _option(dataset, kind, 'seg_map_suffix') or '.png'
         listed = _join(dataset, dataset.get('ann_file'))
-        findings, names = list_images(folder, suffixes[0], listed if osp.isfile(listed) else None)
+        findings, names = list_images(folder, suffix, listed if osp.isfile(listed) else None)
         self.found(findings)
         source = listed if osp.isfile(listed) else folder
         self._check_heads(len(classes) if classes else None)
-        self.images.append(_Images(folder, source, {n + suffixes[0]: None for n in names}))
+        self.images.append(_Images(folder, source, {n + suffix: None for n in names}))
         if prefix.get('seg_map_path') is None or not classes:
             return
         known = (getattr(kind, 'METAINFO', None) or {}).get('classes')
@@ -251,7 +244,8 @@ class _Search:
             len(classes), bool(_option(dataset, kind, 'reduce_zero_label')), known and len(known)
         )
         maps = osp.normpath(_join(dataset, prefix['seg_map_path']))
-        self.maps.append(_Maps(folder, maps, names, suffixes, labels))
+        pairs = [(name + suffix, name + map_suffix) for name in names]
+        self.maps.append(_Maps(folder, maps, pairs, labels))
 
     def _look_at_classes(self, loader: str, dataset: dict[str, Any], kind: Any) -> None:
         split, root = dataset.get('split'), dataset.get('data_root') or ''
@@ -298,9 +292,8 @@ class _Search:
         for images in self.images:
             self.found(check_sample(images.folder, images.sizes, images.source))
         for maps in self.maps:
-            names = sampled(maps.names)
-            faults = map(check_map, _map_tasks(maps, names))
-            self.found(_of_maps(maps, names, faults))
+            pairs = sampled(maps.pairs)
+            self.found(_of_maps(maps, pairs, map(check_map, _map_tasks(maps, pairs))))
 
     def _decode_all(self) -> None:
         """Decode all images, then all maps, on all cores."""
@@ -309,9 +302,7 @@ class _Search:
             for each in self.images
             for name, size in each.sizes.items()
         }
-        faults = dict(
-            zip(images_once, on_all_cores(decode, list(images_once), _A_PROCESS, sys.stderr))
-        )
+        faults = dict(zip(images_once, _with_bar('images', decode, list(images_once))))
         for images in self.images:
             named = (
                 (name, faults[osp.join(images.folder, name), size])
@@ -319,22 +310,26 @@ class _Search:
             )
             self.found(summed_up_images(named, images.source))
         for maps in self.maps:
-            tasks = list(_map_tasks(maps, maps.names))
-            found = on_all_cores(check_map, tasks, _A_PROCESS, sys.stderr)
-            self.found(_of_maps(maps, maps.names, found))
+            tasks = list(_map_tasks(maps, maps.pairs))
+            found = _with_bar(f'maps in {maps.folder}', check_map, tasks)
+            self.found(_of_maps(maps, maps.pairs, found))
 
 
-def _map_tasks(maps: _Maps, names: Iterable[str]) -> Iterator[tuple[str, str, Labels]]:
-    image_suffix, map_suffix = maps.suffixes
-    for name in names:
-        image = osp.join(maps.images, name + image_suffix)
-        yield image, osp.join(maps.folder, name + map_suffix), maps.labels
+def _with_bar(what: str, work: Callable[[Any], Any], tasks: list[Any]) -> Iterable[Any]:
+    """What is found in each file, on all cores; a bar that is quiet where there is no terminal."""
+    found = on_all_cores(work, tasks, _A_PROCESS)
+    return track(found, what, len(tasks), console=Console(stderr=True), transient=True)
+
+
+def _map_tasks(maps: _Maps, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, Labels]]:
+    for image, name in pairs:
+        yield osp.join(maps.images, image), osp.join(maps.folder, name), maps.labels
 
 
 def _of_maps(
-    maps: _Maps, names: Iterable[str], faults: Iterable[tuple[str, str] | None]
+    maps: _Maps, pairs: Iterable[tuple[str, str]], faults: Iterable[tuple[str, str] | None]
 ) -> list[Finding]:
-    named = zip((name + maps.suffixes[1] for name in names), faults)
+    named = zip((name for _, name in pairs), faults)
     return summed_up_maps(named, maps.folder, maps.labels)
 
 
@@ -349,6 +344,18 @@ def _class_of(dataset: Mapping[str, Any], scope: str | None) -> Any:
     except ImportError:
         return None
     return DATASETS.get(name)
+
+
+def _reads_as(kind: Any, base: str) -> bool:
+    """Whether a data set is of a class, or of one below it that reads the same files as it does.
+
+    LVIS and panoptic COCO, for example, are below ``CocoDataset`` and read other files.
+    """
+    for each in getattr(kind, '__mro__', ()):
+        if each.__name__ == base:
+            methods = ('load_data_list', 'parse_data_info')
+            return all(getattr(kind, name) is getattr(each, name) for name in methods)
+    return False
 
 
 def _classes(dataset: Mapping[str, Any], kind: Any) -> tuple[str, ...] | None:

@@ -53,7 +53,8 @@ _WRONG_RLE = Kind(
     'annotations have an RLE that does not fill its image',
     'its runs must sum up to height times width of the image, and its size be theirs',
 )
-_SHORT = 'annotations have polygons of fewer than three points'
+_SHORT = 'annotations have no polygon of three or more points x, y'
+_SHORT_FIRST = 'annotations have a first polygon of fewer than three points x, y'
 _INCOMPLETE = 'annotations have an RLE without size or counts'
 _REACHES_OUT = Kind(
     'annotations have boxes that reach out of their image by more than a pixel',
@@ -68,14 +69,12 @@ class Use:
 
     Attributes:
         classes: The classes of the data set; None: not said.
-        loaded: Whether a data set reads it; else an evaluator alone does.
         masks: Whether the data set loads masks.
         metrics: What it is evaluated by, such as 'bbox' and 'segm'; none where it is not.
         filters: Whether images without objects are left out.
     """
 
     classes: tuple[str, ...] | None
-    loaded: bool = True
     masks: bool = False
     metrics: frozenset[str] = frozenset()
     filters: bool = False
@@ -119,7 +118,7 @@ def _check(path: str, use: Use) -> CocoFile:
         return CocoFile([content])
     tally, file = Tally(), CocoFile()
     images = _check_images(content['images'], tally, file)
-    names = _check_categories(content['categories'], tally)
+    names = _check_categories(content['categories'], use.classes, tally)
     file.findings += _check_names(path, names, use)
     if any(finding.refused for finding in file.findings):
         file.findings += tally.findings(path)
@@ -197,7 +196,9 @@ def _check_images(rows: list[dict[str, Any]], tally: Tally, file: CocoFile) -> d
     return images
 
 
-def _check_categories(rows: list[dict[str, Any]], tally: Tally) -> dict[Any, str]:
+def _check_categories(
+    rows: list[dict[str, Any]], classes: tuple[str, ...] | None, tally: Tally
+) -> dict[Any, str]:
     """Check the list of categories; return their names by their ids, in the order of the file."""
     names: dict[Any, str] = {}
     for row in rows:
@@ -207,7 +208,7 @@ def _check_categories(rows: list[dict[str, Any]], tally: Tally) -> dict[Any, str
         elif number in names:
             tally.add(_CATEGORY_TWICE, _category_words, row)
         else:
-            if name in names.values():
+            if name in names.values() and (classes is None or name in classes):
                 tally.add(_NAME_TWICE, str, name)
             names[number] = name
     return names
@@ -347,10 +348,13 @@ def _fault_of_mask(mask: Mask, image: dict[str, Any], use: Use) -> Kind | None:
         return _BROKEN_MASK
     if mask.kind == 'rle' and mask.fills != (image.get('height'), image.get('width')):
         return _WRONG_RLE
+    # pycocotools ends with an error.
+    refused = 'segm' in use.metrics
+    if mask.kind == 'short first' and refused:
+        return Kind(_SHORT_FIRST, _REMOVE)
     if mask.kind in ('short', 'no rle'):
         problem = _SHORT if mask.kind == 'short' else _INCOMPLETE
-        # mmdetection marks the object as ignored; pycocotools ends with an error.
-        refused = 'segm' in use.metrics
+        # mmdetection marks the object as ignored.
         return Kind(problem, _REMOVE if refused else 'ignored as mmdetection does', refused)
     return None
 

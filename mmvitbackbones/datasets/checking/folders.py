@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .findings import Finding, Kind, Tally, raise_it
+from .lists import read_lines
 
 # Those that mmpretrain's CustomDataset takes unless it is told others.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -105,14 +106,9 @@ def check_list(path: str, count: int | None) -> tuple[list[Finding], list[str]]:
     Raises:
         OSError: If it may not be read.
     """
-    try:
-        lines = Path(path).read_text(encoding='utf-8').split('\n')
-    except UnicodeDecodeError as error:
-        return [Finding(path, f'is not in UTF-8 ({error.reason})', 'save it as that')], []
-    if lines[-1] == '':
-        lines.pop()
-    if not lines:
-        return [Finding(path, 'is empty', 'write the image and the number of its class a line')], []
+    lines = read_lines(path, _LINE.consequence)
+    if isinstance(lines, Finding):
+        return [lines], []
     tally, images = Tally(), []
     beyond = Kind(f'labels are none of 0 to {(count or 0) - 1}', 'fix them, or num_classes')
     for number, line in enumerate(lines, 1):

@@ -13,6 +13,7 @@ from PIL import Image
 from ..exif import image_size
 from .findings import Finding, Kind, Tally, raise_it
 from .images import IMAGE_SUFFIXES, check_presence, with_details
+from .lists import read_lines
 
 IGNORED = 255
 _SAMPLE = 50  # maps that are decoded where not all are
@@ -147,9 +148,8 @@ def list_images(folder: str, suffix: str, listed: str | None) -> tuple[list[Find
         OSError: If the folder or the file may not be read.
     """
     if listed:
-        names = [line.strip() for line in Path(listed).read_text(encoding='utf-8').splitlines()]
-        empty = Finding(listed, 'is empty', 'write an image a line, without suffix')
-        return ([] if names else [empty]), names
+        lines = read_lines(listed, 'write an image a line, without suffix')
+        return ([lines], []) if isinstance(lines, Finding) else ([], [s.strip() for s in lines])
     names, tally = [], Tally()
     other = Kind(f'images do not end in {suffix}', 'skipped as mmsegmentation does', refused=False)
     for parent, _, files in os.walk(folder, onerror=raise_it):
@@ -172,25 +172,27 @@ def list_images(folder: str, suffix: str, listed: str | None) -> tuple[list[Find
     return findings, sorted(names)
 
 
-def check_map_presence(folder: str, names: Sequence[str], suffix: str, maps: str) -> list[Finding]:
+def check_map_presence(folder: str, names: Iterable[str], images: str) -> list[Finding]:
     """Check that each image has its map.
 
     Args:
-        folder: The folder of the images.
-        names: The images, without their suffix.
-        suffix: That of the maps.
-        maps: The folder of the maps.
+        folder: The folder of the maps.
+        names: The maps.
+        images: The folder of the images.
 
     Returns:
         At most one finding.
+
+    Raises:
+        PermissionError: If a folder may not be read.
     """
-    kind = Kind(f'images have no map in {maps}', f'add NAME{suffix} for each')
-    return check_presence(maps, (name + suffix for name in names), folder, kind)
+    kind = Kind(f'images have no map in {folder}', 'add these, or remove the images')
+    return check_presence(folder, names, images, kind)
 
 
-def sampled(names: Sequence[str]) -> Sequence[str]:
-    """Some of many maps, from all over the list."""
-    return names[:: max(1, -(-len(names) // _SAMPLE))]
+def sampled(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Some of many images and their maps, from all over the list."""
+    return pairs[:: max(1, -(-len(pairs) // _SAMPLE))]
 
 
 def summed_up(
