@@ -238,9 +238,10 @@ class PublishedFiles:
         return {**self.state(**options), name: torch.ones(shape)}
 
     def shapes_only(self, **options) -> dict[str, Tensor]:
-        """Make a file of one zero a tensor, of the smallest type, which take no memory."""
-        zero = torch.zeros((), dtype=torch.bool)
-        return {name: zero.expand(s) for name, s in self.layout(**options).shapes.items()}
+        """Make a file of one zero a tensor, of a small type, which take no memory."""
+        layout = self.layout(**options)
+        zero = {True: torch.zeros((), dtype=torch.int8), False: torch.zeros((), dtype=torch.half)}
+        return {n: zero[n in layout.integers].expand(s) for n, s in layout.shapes.items()}
 
     def build(self, seed: int = 1, **options) -> nn.Module:
         """Build a model, by default one that has no more than a file."""

@@ -8,7 +8,8 @@ pytest.importorskip('mmdet')
 
 from narrow_configs import CONFIGS, narrow_config
 
-from mmvitbackbones.running import check_data, load_config
+from mmvitbackbones.running import load_config
+from mmvitbackbones.running.checks import check_data_presence
 from mmvitbackbones.running.nodes import dicts
 
 HTC = str(CONFIGS / 'htc_rmt_s_1x.py')
@@ -55,9 +56,9 @@ def test_missing_maps_are_named(tmp_path):
         (tmp_path / name).mkdir()
         for split in ('train2017', 'val2017'):
             (tmp_path / name / f'instances_{split}.json').touch()
-    check_data(load_config(HTC, WITHOUT, data_root=str(tmp_path)), 'train_dataloader')
+    check_data_presence(load_config(HTC, WITHOUT, data_root=str(tmp_path)), 'train_dataloader')
     with pytest.raises(FileNotFoundError) as caught:
-        check_data(load_config(HTC, data_root=str(tmp_path)), 'train_dataloader')
+        check_data_presence(load_config(HTC, data_root=str(tmp_path)), 'train_dataloader')
     message = str(caught.value)
     assert f'Missing or empty: {tmp_path}/stuffthingmaps/train2017/.' in message
     assert f'{tmp_path}/stuffthingmaps/train2017/*.png' in message
@@ -65,20 +66,20 @@ def test_missing_maps_are_named(tmp_path):
         assert word in message
     assert 'COCO 2017' not in message  # which is there
     # Evaluation does without.
-    check_data(load_config(HTC, data_root=str(tmp_path)), 'test_dataloader')
+    check_data_presence(load_config(HTC, data_root=str(tmp_path)), 'test_dataloader')
 
 
 def test_other_data_are_not_asked_for_maps():
     for name in ('maskrcnn_rmt_s_1x', 'semfpn_rmt_t_80k'):
         with pytest.raises(FileNotFoundError) as caught:
-            check_data(narrow_config(name, data_root='nowhere'), 'train_dataloader')
+            check_data_presence(narrow_config(name, data_root='nowhere'), 'train_dataloader')
         assert 'stuff' not in str(caught.value)
 
 
 @pytest.mark.skipif(find_spec('instaboostfast') is not None, reason='it is installed')
 def test_missing_package_of_instaboost_is_named():
     with pytest.raises(ImportError, match='pip install instaboostfast'):
-        check_data(load_config(str(CONFIGS / 'htc_focal_l_3x.py')), 'train_dataloader')
+        check_data_presence(load_config(str(CONFIGS / 'htc_focal_l_3x.py')), 'train_dataloader')
 
 
 @pytest.mark.parametrize('path', ['configs/htc_rmt_t_1x.py', 'htc_rmt_t_1x'])
