@@ -7,7 +7,7 @@ import copy
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -21,6 +21,7 @@ from mmengine.registry import (
     LOOPS,
     METRICS,
     MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
@@ -30,7 +31,6 @@ from mmengine.registry import (
     VISUALIZERS,
     WEIGHT_INITIALIZERS,
     DefaultScope,
-    Registry,
 )
 from mmengine.runner import LogProcessor, Runner, set_random_seed
 from torch.utils.data import DataLoader
@@ -39,7 +39,7 @@ _Part = Mapping[str, Any]
 _REGISTRIES = (
     *(MODELS, DATASETS, TRANSFORMS, DATA_SAMPLERS, HOOKS, LOOPS, METRICS, EVALUATOR, TASK_UTILS),
     *(OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, VISUALIZERS, VISBACKENDS, LOG_PROCESSORS),
-    WEIGHT_INITIALIZERS,
+    *(WEIGHT_INITIALIZERS, OPTIM_WRAPPER_CONSTRUCTORS),
 )
 # Settings whose keys are names that users choose.
 _FREE = {'metainfo', 'data_prefix', 'custom_keys', 'backend_args', 'resource_limit'}
@@ -139,10 +139,14 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         raise ValueError(f'--cfg-options do not fit together or the config: {error}') from None
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(f'--cfg-options model={options.get("model")}: a run needs a model')
+    if 'backbone' in cfg.model and not isinstance(cfg.model.backbone, dict):
+        raise ValueError(f'--cfg-options model.backbone={cfg.model.backbone}: it needs a type')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         for key in options:
             if not key.startswith('demo.'):
                 _check_known(before, cfg._cfg_dict.to_dict(), key)
+            if key.endswith('.type') and isinstance(options[key], str) and not _find(options[key]):
+                raise ValueError(f'--cfg-options {key}={options[key]}: no class has that name')
 
 
 def _check_place(before: _Part, key: str, options: Mapping[str, Any]) -> None:
@@ -239,7 +243,7 @@ def _names(parts: list[str], node: _Part) -> tuple[set[str], bool]:
 def _parameters(kind: Any) -> tuple[set[str], bool]:
     """What a class takes, by its registered name; and whether that is all."""
     if isinstance(kind, str):
-        kind = next((found for found in map(_found_in(kind), _REGISTRIES) if found), None)
+        kind = _find(kind)
     if kind is None:
         return set(), False
     # Classes pass on to their parents what they do not name.
@@ -259,12 +263,14 @@ def _parameters(kind: Any) -> tuple[set[str], bool]:
     return taken - {'self'}, False
 
 
-def _found_in(name: str) -> Callable[[Registry], Any]:
-    def find(registry: Registry) -> Any:
+def _find(name: str) -> Any:
+    """The class, or function, that is registered by a name; None if there is none."""
+    for registry in _REGISTRIES:
         with registry.switch_scope_and_registry(None) as of_toolbox:
-            return of_toolbox.get(name)
-
-    return find
+            found = of_toolbox.get(name)
+        if found is not None:
+            return found
+    return None
 
 
 def unknown_argument(message: str) -> str:

@@ -93,6 +93,9 @@ REFUSED = {
     'auto_scale_lr.enable=maybe': 'it takes True or False (the config has False)',
     'model.backbone=RegionViT': 'it takes settings of its own (the config has a group of settings)',
     'model.backbone.arch=small,tiny': "it takes one text, without commas (the config has 'small')",
+    'model.backbone=None': 'model.backbone=None: it needs a type',
+    'optim_wrapper.type=X': 'optim_wrapper.type=X: no class has that name',
+    'model.backbone.type=RegionVit': 'no class has that name',
     'model=None': 'model=None: a run needs a model',
     # What is no option.
     'model.backbone.peg': "takes KEY=VALUE, such as model.backbone.window_size=14; got 'model.back",

@@ -51,7 +51,8 @@ def test_two_processes(tmp_path):
     [
         (['swin'], [], 2, "invalid choice: 'swin'"),
         ([], ['demo.batch_size=3'], 2, 'demo.batch_size=3 is no multiple of 2 processes'),
-        (['--processes', '1'], ['model.type=Nothing'], 1, 'Nothing is not in the'),
+        ([], ['model.type=Nothing'], 2, 'model.type=Nothing: no class has that name'),
+        (['--processes', '1'], ['optim_wrapper.optimizer.lr=-1'], 1, 'Invalid learning rate'),
     ],
 )
 def test_what_fails_is_said(arguments, options, status, problem, tmp_path):
