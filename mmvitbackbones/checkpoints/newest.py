@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from .reading import UnreadableCheckpointError, read_checkpoint
 
@@ -33,25 +34,23 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[str | None, list[
     others = [path for path in sorted(folder.glob('*.pth')) if _SERIES.fullmatch(path.name)]
     named, remarks = _named(folder / LAST, bool(others))
     if named is not None:
-        problem = _problem(named)
-        if problem is None:
+        found = _meta(named, 'epoch', 'iter')
+        if not isinstance(found, str):
             return str(named), remarks
-        remarks.append(problem)
+        remarks.append(found)
     others = [path for path in others if named is None or path.name != named.name]
     if not others and named is None:
         return None, remarks
     dated, broken = [], []
     for path in others:
-        try:
-            meta = read_checkpoint(path, mmap=True)['meta']
-            dated.append((meta['time'], meta['iter'], path))
-        except (UnreadableCheckpointError, OSError, KeyError, TypeError) as error:
-            broken.append(_in_words(path, error))
-    for _, _, path in sorted(dated, reverse=True):
-        problem = _problem(path)
-        if problem is None:
-            return str(path), [*remarks, f'resuming from {path} instead']
-        remarks.append(problem)
+        found = _meta(path, 'epoch', 'iter', 'time')
+        if isinstance(found, str):
+            broken.append(found)
+        else:
+            dated.append((found['time'], found['iter'], path))
+    if dated:
+        _, _, path = max(dated)
+        return str(path), [*remarks, f'resuming from {path} instead']
     raise UnreadableCheckpointError(
         f'none of the checkpoints in {folder} can be resumed from: '
         f'{"; ".join([*remarks, *broken])}. To start anew, take another --work-dir'
@@ -78,21 +77,14 @@ def _named(path: Path, expected: bool) -> tuple[Path | None, list[str]]:
     return None, [f'{path} names {text}, which is not there']
 
 
-def _problem(path: Path) -> str | None:
-    """Why a training cannot go on from a file; None if it can."""
-    try:
-        checkpoint = read_checkpoint(path, mmap=True)
-    except (UnreadableCheckpointError, OSError) as error:
-        return _in_words(path, error)
-    meta = checkpoint.get('meta')
-    if not isinstance(meta, dict) or not {'iter', 'epoch'} <= meta.keys():
-        return f'{path} is no checkpoint of a training'
-    return None
-
-
-def _in_words(path: Path, error: Exception) -> str:
+def _meta(path: Path, *needed: str) -> dict[str, Any] | str:
+    """What a file says about its training; or why a training cannot go on from it."""
     if path.is_dir():
         return f'{path} is a folder'
-    if isinstance(error, (KeyError, TypeError)):
+    try:
+        meta = read_checkpoint(path, mmap=True).get('meta')
+    except (UnreadableCheckpointError, OSError) as error:
+        return str(error)
+    if not isinstance(meta, dict) or not {*needed} <= meta.keys():
         return f'{path} is no checkpoint of a training'
-    return str(error)
+    return meta

@@ -134,20 +134,18 @@ def load_published(
     filled, restarted = _fill(backbone, family, found.tensors, report)
     if backbone is model:
         report.unused += found.rest
-        check_values(filled, model.state_dict(), source)
-        model.load_state_dict(filled, strict=False)
     else:
         filled = {f'backbone.{name}': tensor for name, tensor in filled.items()}
         if detectron2.recognise(state):
             _check_settings(model, source)
         rest, new, report.classes = _fill_rest(model, found.rest, source)
         filled |= rest
-        check_values(filled, model.state_dict(), source)
-        model.load_state_dict(filled, strict=False)
         report.loaded += rest
         report.new += new
         report.unused += new
         restarted += new
+    check_values(filled, model.state_dict(), source)
+    model.load_state_dict(filled, strict=False)
     print_log(str(report), logger='current')
     _warn(restarted, report)
     return report

@@ -62,6 +62,8 @@ def main() -> None:
     # What they say of their own code helps nobody here.
     warnings.filterwarnings('ignore', module=r'(mmcv|mmdet|mmseg|mmpretrain|torch)\b')
     with plain_errors():
+        if args.score_thr is not None and not 0 <= args.score_thr <= 1:
+            raise ValueError(f'--score-thr is from 0 to 1, got {args.score_thr}')
         files, folders = find_images(args.images)
         check_out(args.out, folders)
         device = _device(args.device)
@@ -74,8 +76,6 @@ def main() -> None:
             device,
             SCORE_THR if args.score_thr is None else args.score_thr,
         )
-        if args.score_thr is not None and not 0 <= args.score_thr <= 1:
-            raise ValueError(f'--score-thr is from 0 to 1, got {args.score_thr}')
         if args.score_thr is not None and predictor.kind != 'detector':
             raise ValueError(f'--score-thr is for detectors: this is a {predictor.kind}')
         del checkpoint

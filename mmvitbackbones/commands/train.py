@@ -31,6 +31,8 @@ from ..running import (
     takes_published,
     use_published,
 )
+from ..running.own_data import choose_start
+from ..running.processes import say
 from ..running.schedule_check import ScheduleCheckHook
 
 
@@ -74,6 +76,8 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from, cfg.resume = args.resume, True
     elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
         choose_checkpoint(cfg)
+    if args.data and not cfg.get('resume'):
+        say(f'  {choose_start(cfg, args.cfg_options or {})}')
 
 
 def use_amp(cfg: Config, precision: str) -> None:
@@ -110,17 +114,18 @@ def main() -> None:
         checkpoint = read_checkpoint(cfg.load_from) if cfg.get('load_from') else None
         if checkpoint is not None:
             cfg = use_published(cfg, checkpoint, cfg.load_from, args.cfg_options, new_heads=True)
-        end_with_config(cfg, args, None if cfg.get('resume') else checkpoint)
-        if checkpoint is not None and cfg.get('resume'):
+        resumed = checkpoint if cfg.get('resume') else None
+        end_with_config(cfg, args, checkpoint if resumed is None else None)
+        if resumed is not None:
             if args.data:
-                check_classes(cfg, checkpoint, cfg.load_from, 'train_dataloader')
-                check_schedule(cfg, checkpoint, cfg.load_from)
-            end_if_finished(cfg, checkpoint, cfg.load_from)
+                check_classes(cfg, resumed, cfg.load_from, 'train_dataloader')
+                check_schedule(cfg, resumed, cfg.load_from)
+            end_if_finished(cfg, resumed, cfg.load_from)
         runner = build_runner(cfg, args)
         runner.register_hook(ScheduleCheckHook())
         model = model_of(runner)
-        if checkpoint is not None and cfg.get('resume'):
-            check_fit(model, checkpoint, cfg.load_from)
+        if resumed is not None:
+            check_fit(model, resumed, cfg.load_from)
             model.backbone.init_cfg = None  # nothing but the checkpoint is needed
         elif checkpoint is not None and takes_published(model, checkpoint):
             model.init_weights()
@@ -131,7 +136,7 @@ def main() -> None:
             model.backbone.init_weights()
             if checkpoint is not None:
                 check_overlap(model, checkpoint, cfg.load_from)
-        del checkpoint
+        del checkpoint, resumed
         if args.demo:
             make_demo_data(cfg)
     runner.register_hook(NameSampleHook())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 # They call mmcv's operations, which are compiled for float32 and float16 alone.
@@ -65,10 +66,6 @@ def _outputs_in_float32(module: nn.Module, inputs: tuple[Any, ...], outputs: Any
 
 
 def _in_float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype is torch.bfloat16 else value
-    if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
-        return type(value)(map(_in_float32, value))
-    if isinstance(value, dict):
-        return {key: _in_float32(each) for key, each in value.items()}
-    return value
+    return apply_to(
+        value, lambda each: getattr(each, 'dtype', None) is torch.bfloat16, Tensor.float
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import difflib
 import inspect
 import re
@@ -129,10 +128,10 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         ValueError: Names an option that nothing would read, with the nearest that is known, or
             one whose value is of another kind than the config's.
     """
-    before = copy.deepcopy(cfg._cfg_dict.to_dict())
-    for key in options:
-        if not key.startswith('demo.'):
-            _check_place(before, key, options)
+    before = cfg._cfg_dict.to_dict()
+    checked = [key for key in options if not key.startswith('demo.')]
+    for key in checked:
+        _check_place(before, key, options)
     try:
         cfg.merge_from_dict(dict(options))
     except (TypeError, KeyError, AttributeError, IndexError) as error:
@@ -141,10 +140,10 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         raise ValueError(f'--cfg-options model={options.get("model")}: a run needs a model')
     if 'backbone' in cfg.model and not isinstance(cfg.model.backbone, dict):
         raise ValueError(f'--cfg-options model.backbone={cfg.model.backbone}: it needs a type')
+    after = cfg._cfg_dict.to_dict()
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
-        for key in options:
-            if not key.startswith('demo.'):
-                _check_known(before, cfg._cfg_dict.to_dict(), key)
+        for key in checked:
+            _check_known(before, after, key)
             if key.endswith('.type') and isinstance(options[key], str) and not _find(options[key]):
                 raise ValueError(f'--cfg-options {key}={options[key]}: no class has that name')
 

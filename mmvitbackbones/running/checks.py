@@ -65,9 +65,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
         *loaders (str): Which of its data loaders will run, e.g. 'train_dataloader'.
 
     Raises:
-        FileNotFoundError: Names what is missing, the expected layout, and what to do.
-        PermissionError: Names what may not be read.
-        ImportError: If a package that reads them is missing.
+        OSError, ImportError: As :func:`check_data_presence`.
         ValueError: Names the faults that a run would end by, or learn wrongly from, a line each.
     """
     check_data_presence(cfg, *loaders)

@@ -101,8 +101,9 @@ def _read(path: str) -> Config:
             reason = reason.__context__
         message = (str(reason).strip().splitlines() or [''])[0]
         raise ValueError(f'{_place_of(error, path)}: {type(error).__name__}: {message}') from error
-    for name, part in (('model', cfg), ('backbone', cfg.get('model'))):
-        value = part.get(name) if isinstance(part, dict) or part is cfg else None
+    model = cfg.get('model')
+    backbone = model.get('backbone') if isinstance(model, dict) else None
+    for name, value in (('model', model), ('backbone', backbone)):
         if value is not None and not isinstance(value, dict):
             raise ValueError(f'{path}: {name} must be a dict with a type, got {value!r}')
     return cfg

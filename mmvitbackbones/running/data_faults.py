@@ -281,8 +281,8 @@ class _Search:
                     [
                         Finding(
                             self.cfg.filename or 'the config',
-                            f'model.{name}.num_classes is {number}, the data have {count} classes',
-                            f'--cfg-options model.{name}.num_classes={count}, or other classes',
+                            f'{name} is {number}, the data have {count} classes',
+                            f'--cfg-options {name}={count}, or other classes',
                         )
                     ]
                 )

@@ -51,22 +51,16 @@ def set_num_classes(model: dict[str, Any], count: int) -> None:
             part['num_classes'] = count
 
 
-def numbers_of_classes(model: object, name: str = '') -> Iterator[tuple[str, int]]:
+def numbers_of_classes(model: object) -> Iterator[tuple[str, int]]:
     """The numbers of classes of all heads of a model's config.
 
     Args:
-        model (object): The config, or a part of it.
-        name (str): The dotted name of the part.
+        model (object): The config.
 
     Yields:
-        tuple[str, int]: The dotted name of each head, and its number of classes. A semantic branch
-        has classes of its own, which are those of its maps.
+        tuple[str, int]: The dotted name of each, from ``model`` on, and the number. A semantic
+        branch has classes of its own, which are those of its maps.
     """
-    if isinstance(model, dict):
-        if isinstance(model.get('num_classes'), int):
-            yield name, model['num_classes']
-        parts = [(key, part) for key, part in model.items() if key != 'semantic_head']
-    else:
-        parts = list(enumerate(model)) if isinstance(model, (list, tuple)) else []
-    for key, part in parts:
-        yield from numbers_of_classes(part, f'{name}.{key}' if name else str(key))
+    for name, part in named_dicts(model, 'model'):
+        if isinstance(part.get('num_classes'), int) and 'semantic_head' not in name.split('.'):
+            yield f'{name}.num_classes', part['num_classes']

@@ -13,7 +13,6 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..checkpoints import newest_checkpoint
 from ..checkpoints.family import published_by, where_published
 from ..checkpoints.reading import is_absent
 from ..datasets.checking.images import IMAGE_SUFFIXES
@@ -49,12 +48,12 @@ def use_own_data(
 ) -> Config:
     """Give a config a user's data set, and all that follows from it.
 
-    Classes, files, evaluators, the schedule and the weights to start from; each is said.
+    Classes, files, evaluators and the schedule; each is said.
 
     Args:
         cfg (Config): The config, which stays as it is.
         args (argparse.Namespace): The options ``data``, ``image_size``, ``batch_size``,
-            ``workers``, ``launcher``; for training ``epochs`` and ``resume``.
+            ``workers``, ``launcher``; for training ``epochs``.
         cfg_options (Mapping[str, Any]): What was set by hand, which goes before.
         classes (Sequence[str], optional): Those that a detector knows; the data set may have some
             of them only, in another order.
@@ -100,16 +99,9 @@ def use_own_data(
         count = train.count - train.empty
         own_rate = _RATE in cfg_options
         said += fit_schedule(cfg, count, args.batch_size, args.epochs, processes, own_rate)
-        if not _goes_on(cfg, args.resume):
-            said.append(_choose_start(cfg, name, cfg_options))
     cfg.merge_from_dict(dict(cfg_options))
     say('\n  '.join(said))
     return cfg
-
-
-def _goes_on(cfg: Config, resume: str | None) -> bool:
-    """Whether a training is resumed, or only would be if there were a checkpoint."""
-    return newest_checkpoint(cfg.work_dir)[0] is not None if resume == 'auto' else bool(resume)
 
 
 def _in_words(data: OwnData) -> str:
@@ -273,8 +265,17 @@ def _only_dataset(loader: ConfigDict) -> ConfigDict:
     return copy.deepcopy(ConfigDict(found[0]))
 
 
-def _choose_start(cfg: Config, name: str, cfg_options: Mapping[str, Any]) -> str:
-    """Start from the best weights that are there; say which, and how to get better ones."""
+def choose_start(cfg: Config, cfg_options: Mapping[str, Any]) -> str:
+    """Start from the best weights that are there; say which, and how to get better ones.
+
+    Args:
+        cfg (Config): The config of a training that is not resumed, changed in place.
+        cfg_options (Mapping[str, Any]): What was set by hand, which goes before.
+
+    Returns:
+        str: What was chosen.
+    """
+    name = Path(cfg.filename).stem
     by_hand = [
         key for key in cfg_options if key == 'load_from' or key.startswith('model.backbone.init')
     ]

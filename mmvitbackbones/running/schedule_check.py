@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ class ScheduleCheckHook(Hook):
             schedulers = [schedulers]
         epoch = len(runner.train_dataloader)
         for warning in schedule_warnings(schedulers, runner.max_iters, epoch):
-            runner.logger.log(logging.WARNING, warning)
+            runner.logger.warning(warning)
 
 
 def schedule_warnings(schedulers: list[Mapping[str, Any]], total: int, epoch: int) -> Iterator[str]:

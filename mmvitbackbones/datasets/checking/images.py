@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import mmcv
@@ -28,6 +29,7 @@ _OTHER_SIZE = Kind(
 )
 _KINDS = dict(empty=_EMPTY, unreadable=_UNREADABLE, forbidden=_FORBIDDEN, cut=_CUT)
 
+_Item = TypeVar('_Item')
 Fault = tuple[str, str]  # a kind in _KINDS or 'size', and details
 
 
@@ -77,12 +79,23 @@ def check_sample(
     Returns:
         What is wrong with them.
     """
-    names = list(sizes)
-    step = max(1, -(-len(names) // _SAMPLE))
-    some = names[::step]
+    some = spread(list(sizes), _SAMPLE)
     return summed_up(
         ((name, look_at_head(os.path.join(folder, name), sizes[name])) for name in some), source
     )
+
+
+def spread(items: Sequence[_Item], most: int) -> Sequence[_Item]:
+    """Some of many, from all over the list.
+
+    Args:
+        items: All of them.
+        most: How many, at most.
+
+    Returns:
+        Every n-th, or all where there are no more than ``most``.
+    """
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def summed_up(faults: Iterable[tuple[str, Fault | None]], source: str) -> list[Finding]:

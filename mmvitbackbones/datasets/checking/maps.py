@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..exif import image_size
 from .findings import Finding, Kind, Tally, raise_it
-from .images import IMAGE_SUFFIXES, check_presence, with_details
+from .images import IMAGE_SUFFIXES, check_presence, spread, with_details
 from .lists import read_lines
 
 IGNORED = 255
@@ -192,7 +192,7 @@ def check_map_presence(folder: str, names: Iterable[str], images: str) -> list[F
 
 def sampled(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     """Some of many images and their maps, from all over the list."""
-    return pairs[:: max(1, -(-len(pairs) // _SAMPLE))]
+    return spread(pairs, _SAMPLE)
 
 
 def summed_up(

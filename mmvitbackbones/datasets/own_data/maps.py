@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checking.images import spread
 from ..checking.maps import IGNORED, Labels, MapError, beyond, read_values
 from ..exif import image_size
 from .common import (
@@ -97,9 +98,8 @@ def _check(split: str, images: Path, masks: Path, classes: tuple[str, ...]) -> t
             f'{masks} lacks the masks of {len(missing)} images ({first_ones(missing)}): add them, '
             f'or remove the images from {images}'
         )
-    step = -(-len(pairs) // _SAMPLE)
     seen, short_sides = np.zeros(256, bool), []
-    for path, mask in pairs[::step]:
+    for path, mask in spread(pairs, _SAMPLE):
         size = image_size(path)
         short_sides.append(min(size))
         seen |= _values(path, size, mask, classes)
