@@ -21,7 +21,7 @@ from ..layers import (
     SelfAttention,
 )
 from ..ops.backend import cached
-from ..ops.windows import Neighbourhood, pad_to_multiple
+from ..ops.windows import Neighbourhood, at_most, crop, pad_to_multiple
 from .options import (
     check_flags,
     check_heads,
@@ -250,7 +250,7 @@ class FocalAttention(SelfAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend; (B, H, W, C) in and out."""
-        height, width = x.shape[1:3]
+        size = x.shape[1:3]
         # Padded tokens are zero, but their keys are not: they carry the projection's bias.
         x = pad_to_multiple(x, self.window, self.window)
         maps, seen = [x], [self.fine]
@@ -263,7 +263,7 @@ class FocalAttention(SelfAttention):
             maps, seen = [x, pooled], [self.fine, coarse]
             far = self.coarse_bias().unflatten(2, (self.focal_window, self.focal_window))
             bias = torch.cat([bias, far[:, :, rows, columns].flatten(2)], dim=2)
-        return self.attend(maps, seen, bias)[:, :height, :width]
+        return crop(self.attend(maps, seen, bias), size)
 
 
 class SubWindowPooling(nn.Module):
@@ -372,6 +372,6 @@ def coarse_region(focal_window: int, grid: Sequence[int]) -> tuple[Neighbourhood
         are left.
     """
     before, after = focal_window // 2, focal_window - 1 - focal_window // 2
-    rows, columns = ((min(before, n - 1), min(after, n - 1)) for n in grid)
+    rows, columns = ((at_most(before, n - 1), at_most(after, n - 1)) for n in grid)
     left = [slice(before - first, before + last + 1) for first, last in (rows, columns)]
     return Neighbourhood((1, 1), rows, columns), left[0], left[1]

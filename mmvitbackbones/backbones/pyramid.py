@@ -146,7 +146,7 @@ class Pyramid(BaseModule):
             raise ValueError(
                 f'{type(self).__name__} takes images of shape (B, 3, H, W), got {tuple(x.shape)}'
             )
-        if min(x.shape[2:]) < MIN_SIZE:
+        if any(side < MIN_SIZE for side in x.shape[2:]):
             raise ValueError(
                 f'{type(self).__name__} takes images of at least {MIN_SIZE} x {MIN_SIZE} pixels, '
                 f'got {x.shape[2]} x {x.shape[3]}'

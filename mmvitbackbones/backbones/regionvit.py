@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ..checkpoints.regionvit import FAMILY
 from ..layers import PEG, FeedForward, RelativePositionBias, Residual, SelfAttention
+from ..ops.backend import known
 from ..ops.layout import as_image, channels_last
-from ..ops.windows import Neighbourhood, grid, merge, pad_to, pad_to_multiple, partition
+from ..ops.windows import Neighbourhood, at_most, grid, merge, pad_to, pad_to_multiple, partition
 from .options import (
     check_choice,
     check_flags,
@@ -200,8 +201,7 @@ class LocalTokenization(nn.Module):
         x = channels_last(image)
         if len(self.local) == 1:
             # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
-            height, width = x.shape[2:]
-            x = F.pad(x, (0, int(width % PATCH == 1), 0, int(height % PATCH == 1)))
+            x = pad_to_multiple(x.permute(0, 2, 3, 1), PATCH, PATCH).permute(0, 3, 1, 2)
         return (self.local(x).permute(0, 2, 3, 1),)
 
 
@@ -241,10 +241,15 @@ class Tokenization(LocalTokenization):
 
     def _pad_as_published(self, pixels: Tensor) -> Tensor:
         """Pad (B, H, W, 3) on all sides, unless both sides are divisible."""
-        over = [side % self.patch for side in pixels.shape[1:3]]
-        if not any(over):
+        sides = pixels.shape[1:3]
+        if all(known(side % self.patch == 0) for side in sides):
             return pixels
-        rows, columns = (self.patch - rest for rest in over)
+        if any(isinstance(side, torch.SymInt) for side in sides):
+            raise ValueError(
+                "regional_padding='published' pads as no formula for all sizes does: export for "
+                "one size, or set regional_padding='end'"
+            )
+        rows, columns = (self.patch - side % self.patch for side in sides)
         top, left = rows // 2, columns // 2
         return F.pad(pixels, (0, 0, left, columns - left, top, rows - top))
 
@@ -308,12 +313,12 @@ class R2LStage(Stage):
         maps = tuple(self.downsample(x) for x in maps)
         height, width = size = maps[0].shape[1:3]
         # What a single window would have beyond the map is not computed.
-        window = min(self.window, height), min(self.window, width)
+        window = at_most(self.window, height), at_most(self.window, width)
         tokens = join(*maps, window=window)
         valid, own = None, Neighbourhood(window)
         rows, columns = grid(size, window)
         below, beside = tokens.shape[1] - rows, tokens.shape[2] - columns
-        if below or beside or not own.sees_only_the_map(size):
+        if not (known(below == 0) and known(beside == 0) and own.sees_only_the_map(size)):
             valid = own.on_map(size, tokens.device).unflatten(0, (rows, columns))
             # Regions beyond all local tokens have none of their own.
             valid = F.pad(valid, (0, 0, 0, beside, 0, below)).flatten(0, 1)

@@ -26,7 +26,7 @@ from ..layers import (
 )
 from ..ops.attention import attend, attend_map, softmax_attention
 from ..ops.tables import bias_from
-from ..ops.windows import Neighbourhood, pad_to_multiple
+from ..ops.windows import Neighbourhood, crop, pad_to_multiple
 from .options import (
     check_choice,
     check_flags,
@@ -445,16 +445,14 @@ class VisionLongformerAttention(ViLAttention):
             if bias is not None and self.global_bias is not None:
                 to_global = self.global_bias.local_to_global[:, None].expand(-1, bias.shape[1], -1)
                 bias = torch.cat([bias, to_global], dim=2)
-        y = attend(maps, seen, bias, sizes, self.dropout_p)
-        return y[:, : size[0], : size[1]]
+        return crop(attend(maps, seen, bias, sizes, self.dropout_p), size)
 
     def _global(self, x: Tensor, tokens: Tensor, size: Sequence[int]) -> Tensor:
         """From global tokens to all, (B, n_g, C); arguments as in :meth:`_local`."""
-        height, width = size
         # One window of all the tokens.
-        seen = [Neighbourhood((1, tokens.shape[1])), Neighbourhood((height, width))]
+        seen = [Neighbourhood((1, tokens.shape[1])), Neighbourhood((size[0], size[1]))]
         bias = None if self.global_bias is None else self.global_bias.of_queries(size)
-        maps = [tokens[:, None], x[:, :height, :width]]
+        maps = [tokens[:, None], crop(x, size)]
         return attend(maps, seen, bias, dropout_p=self.dropout_p)[:, 0]
 
     def _chunks(self) -> tuple[tuple[int, int], ...] | None:

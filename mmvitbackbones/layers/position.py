@@ -9,6 +9,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from ..ops.tables import interpolate, relative_position_index
+from ..ops.windows import crop
 
 
 class RelativePositionBias(nn.Module):
@@ -85,7 +86,7 @@ class AbsolutePosition(nn.Module):
         """
         size = x.shape[1:3]
         rows, columns = (
-            interpolate(table, 0, max(side, table.shape[0]))[:side]
+            crop(interpolate(table, 0, torch.sym_max(side, table.shape[0])), (side,), dim=0)
             for table, side in zip((self.rows, self.columns), size)
         )
         rows, columns = rows[:, None].expand(*size, -1), columns.expand(*size, -1)

@@ -15,7 +15,7 @@ from torch.utils import flop_counter
 from . import cpu
 from .backend import cached, why_plain
 from .chunked import at_a_time, in_parts, token_slices
-from .windows import Neighbourhood, merge
+from .windows import Neighbourhood, grid, merge
 
 
 def softmax_attention(
@@ -152,10 +152,13 @@ def attend_sequences(
     Returns:
         Tensor: (B, N, heads * d).
     """
-    # A sequence is a window of one row, on a map of one row.
-    row = qkv.flatten(0, 1)[None, None]
-    y = _attend([row], (Neighbourhood((1, qkv.shape[1])),), bias, valid, dropout_p)
-    return y.view(*qkv.shape[:2], y.shape[-1])
+    if _has_kernel(qkv, bias, valid, dropout_p):
+        # A sequence is a window of one row, on a map of one row.
+        row = qkv.flatten(0, 1)[None, None]
+        y = cpu.attend_in_blocks([row], [Neighbourhood((1, qkv.shape[1]))], bias, valid)
+        return y.view(*qkv.shape[:2], y.shape[-1])
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    return softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
 
 
 def _attend(
@@ -166,9 +169,7 @@ def _attend(
     dropout_p: float = 0.0,
 ) -> Tensor:
     x, window = maps[0], seen[0].window
-    # Without bias and mask, torch's own kernels are as good on a CPU.
-    simple = bias is None and valid is None
-    if not simple and dropout_p == 0.0 and why_plain(x) is None:
+    if _has_kernel(x, bias, valid, dropout_p):
         return cpu.attend_in_blocks(maps, seen, bias, valid)
     q = Neighbourhood(window).gather(x[:, :, :, 0]).flatten(0, 1)
     keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
@@ -176,8 +177,13 @@ def _attend(
     q, k, v = (tokens.transpose(1, 2) for tokens in (q, k, v))
     y = softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
     size = x.shape[1:3]
-    rows, columns = size[0] // window[0], size[1] // window[1]
-    return merge(y.unflatten(0, (x.shape[0], rows, columns)), window, size)
+    return merge(y.unflatten(0, (x.shape[0], *grid(size, window))), window, size)
+
+
+def _has_kernel(x: Tensor, bias: Tensor | None, valid: Tensor | None, dropout_p: float) -> bool:
+    # Without bias and mask, torch's own kernels are as good on a CPU.
+    simple = bias is None and valid is None
+    return not simple and dropout_p == 0.0 and why_plain(x) is None
 
 
 @cached

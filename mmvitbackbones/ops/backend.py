@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.modules import module as global_hooks
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
@@ -165,6 +166,17 @@ def _exports() -> bool:
 
 def _is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def known(condition: bool | torch.SymBool) -> bool:
+    """Whether a comparison of sizes is known to hold.
+
+    A graph for many sizes leaves some open: asking Python whether these are equal would bind the
+    graph to the example's.
+    """
+    if isinstance(condition, torch.SymBool) or torch.compiler.is_compiling():
+        return statically_known_true(condition)
+    return bool(condition)
 
 
 def is_observed() -> bool:

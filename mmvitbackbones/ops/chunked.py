@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .backend import recomputed, records_one_graph, why_plain
+from .backend import known, recomputed, records_one_graph, why_plain
 
 # Bytes of scores computed at a time on a CPU: small enough to stay in the cache.
 _CHUNK_BYTES = 16 * 2**20
@@ -84,8 +84,10 @@ def token_slices(height: int, width: int, count: int) -> Iterator[slice]:
             yield slice(row * width + part.start, row * width + part.stop)
 
 
-def place_on_map(tokens: slice, width: int) -> tuple[slice, slice]:
+def place_on_map(tokens: slice, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of tokens numbered in row-major order: some rows, or a part of one."""
+    if known(tokens.stop - tokens.start == height * width):
+        return slice(0, height), slice(0, width)
     first, last = tokens.start // width, (tokens.stop - 1) // width + 1
     return slice(first, last), slice(tokens.start - first * width, tokens.stop - (last - 1) * width)
 
@@ -108,8 +110,10 @@ def in_groups(
     Returns:
         Tensor: (B, N, C).
     """
+    if torch.is_grad_enabled() or why_plain(x, *layers) is not None:
+        return compute(x, valid)
     size = max(1, _GROUP // max(1, x.shape[1]))
-    if torch.is_grad_enabled() or x.shape[0] <= size or why_plain(x, *layers) is not None:
+    if x.shape[0] <= size:
         return compute(x, valid)
     if valid is not None:
         valid = valid.repeat(x.shape[0] // valid.shape[0], 1)

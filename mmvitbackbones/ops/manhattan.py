@@ -131,7 +131,7 @@ def attend_all(
 
     def attend(queries: slice, k: Tensor, v: Tensor) -> Tensor:
         """From some queries, rows or a part of one row, to all tokens."""
-        lines, places = place_on_map(queries, width)
+        lines, places = place_on_map(queries, height, width)
         # The Manhattan distance is the sum of those along the two axes.
         decay = columns[:, lines, None, :, None] + rows[:, None, places, None, :]
         decay = decay.flatten(3).flatten(1, 2)

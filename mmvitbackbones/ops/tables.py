@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import cached
+from .backend import cached, known
 from .chunked import place_on_map
 
 
@@ -40,7 +40,7 @@ def bias_from(offsets: Tensor, queries: slice) -> Tensor:
         Tensor: (heads, queries, H * W).
     """
     height, width = (offsets.shape[1] + 1) // 2, (offsets.shape[2] + 1) // 2
-    rows, columns = place_on_map(queries, width)
+    rows, columns = place_on_map(queries, height, width)
     below = _steps(rows, height, offsets.device)
     right = _steps(columns, width, offsets.device)
     # One axis after the other, so that the indices are small.
@@ -66,7 +66,7 @@ def interpolate(table: Tensor, dim: int, size: int) -> Tensor:
     Returns:
         Tensor: The table itself where the length is right.
     """
-    if table.shape[dim] == size:
+    if known(table.shape[dim] == size):
         return table
     # Only the indices are cached; table values may change at any time.
     before, after, share = _between(table.shape[dim], size, table.device)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import cached
+from .backend import cached, known, records_one_graph
 
 
 def partition(x: Tensor, window: Sequence[int]) -> Tensor:
@@ -22,8 +22,9 @@ def partition(x: Tensor, window: Sequence[int]) -> Tensor:
     Returns:
         Tensor: (B, ceil(H / h), ceil(W / w), h * w, ...), each window's tokens in row-major order.
     """
-    x = pad_to_multiple(x, window[0], window[1])
-    x = x.unflatten(1, (-1, window[0])).unflatten(3, (-1, window[1]))
+    rows, columns = grid(x.shape[1:3], window)
+    x = pad_to(x, rows * window[0], columns * window[1])
+    x = x.unflatten(1, (rows, window[0])).unflatten(3, (columns, window[1]))
     return x.transpose(2, 3).flatten(3, 4)
 
 
@@ -39,13 +40,35 @@ def merge(windows: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor
         Tensor: (B, size[0], size[1], ...).
     """
     x = windows.unflatten(3, window).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]
+    return crop(x.flatten(3, 4).flatten(1, 2), size)
+
+
+def crop(x: Tensor, size: Sequence[int], dim: int = 1) -> Tensor:
+    """Cut off what lies beyond a size.
+
+    Args:
+        x (Tensor): A map, (B, H, W, ...), or any other tensor.
+        size (Sequence[int]): Lengths of ``dim`` and the dimensions after it.
+        dim (int): The first dimension that is cut. Defaults to 1, a map's height.
+
+    Returns:
+        Tensor: A view, but in graphs for many sizes a copy.
+    """
+    for i, length in enumerate(size, start=dim):
+        if known(x.shape[i] == length):
+            continue
+        if records_one_graph():
+            # A slice would bind the graph to sizes that need no padding.
+            x = x.index_select(i, torch.arange(length, device=x.device))
+        else:
+            x = x.narrow(i, 0, length)
+    return x
 
 
 def pad_to(x: Tensor, height: int, width: int) -> Tensor:
     """Pad a (B, H, W, ...) map with zeros at the bottom and right to ``height`` x ``width``."""
     bottom, right = height - x.shape[1], width - x.shape[2]
-    if not bottom and not right:
+    if known(bottom == 0) and known(right == 0):
         return x
     return F.pad(x, (0, 0) * (x.dim() - 3) + (0, right, 0, bottom))
 
@@ -58,8 +81,15 @@ def pad_to_multiple(x: Tensor, height: int, width: int) -> Tensor:
 
 def grid(size: Sequence[int], window: Sequence[int]) -> tuple[int, int]:
     """Rows and columns of windows that cover a map of a size."""
-    rows, columns = ((side + step - 1) // step for side, step in zip(size, window))
+    rows, columns = (
+        1 if known(side == step) else (side + step - 1) // step for side, step in zip(size, window)
+    )
     return rows, columns
+
+
+def at_most(length: int, side: int) -> int:
+    """A length, or a map's side where that is known to be shorter."""
+    return side if known(side < length) else length
 
 
 @dataclass(frozen=True)
@@ -135,8 +165,9 @@ class Neighbourhood:
 
     def sees_only_the_map(self, size: Sequence[int]) -> bool:
         """Whether no window sees anything beyond a map of a size."""
-        whole = size[0] % self.window[0] == size[1] % self.window[1] == 0
-        return self.wraps or (self.is_window and whole)
+        if self.wraps or not self.is_window:
+            return self.wraps
+        return all(known(side % step == 0) for side, step in zip(size, self.window))
 
     def lines(
         self, size: Sequence[int], device: torch.device

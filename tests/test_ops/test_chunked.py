@@ -143,7 +143,7 @@ def test_slices_of_tokens(size, count, expected):
     assert [(s.start, s.stop) for s in found] == expected
     numbers = torch.arange(size[0] * size[1])
     for tokens in found:
-        lines, places = place_on_map(tokens, size[1])
+        lines, places = place_on_map(tokens, *size)
         assert torch.equal(numbers.view(size)[lines, places].flatten(), numbers[tokens])
 
 
