@@ -165,6 +165,7 @@ class FocalTransformer(Pyramid):
             norm_eval=norm_eval,
             init_cfg=init_cfg,
         )
+        self.window_size = windows
 
 
 class FocalBlock(nn.Module):

@@ -209,6 +209,7 @@ class VisionLongformer(Pyramid):
             emitted=('local', 'all').index(outputs),
             init_cfg=init_cfg,
         )
+        self.window_size = windows
         self.set_shift_mode(shift_mode)
 
     def set_shift_mode(self, shift_mode: int) -> None:

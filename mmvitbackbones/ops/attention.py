@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import flop_counter
 
 from . import cpu
-from .backend import cached, why_plain
+from .backend import cached, records_one_graph, why_plain
 from .chunked import at_a_time, in_parts, token_slices
 from .windows import Neighbourhood, grid, merge
 
@@ -43,9 +43,9 @@ def softmax_attention(
     """
     mask = None
     if bias is not None:
-        # On a CPU half types take a bias in float32, elsewhere it has to be rounded.
+        # On a CPU half types take a bias in float32; other devices, and exported files, do not.
         half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
-        exact = half and q.device.type == 'cpu'
+        exact = half and q.device.type == 'cpu' and not records_one_graph()
         mask = bias[None] if exact else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
@@ -54,7 +54,9 @@ def softmax_attention(
         # torch's own would leave the bias of an empty batch without a gradient.
         return (q @ k.mT + mask).softmax(-1).to(v.dtype) @ v
     with torch.autocast('cpu', enabled=False):  # would round the bias
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    # Its order in memory is that of the kernel that runs, and an exported graph runs by any.
+    return y.clone(memory_format=torch.contiguous_format) if records_one_graph() else y
 
 
 def weighted_attention(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from ..checkpoints import LoadReport, is_classifier, is_published, load_published
+from ..checkpoints import OURS, LoadReport, is_classifier, is_published, load_published
+from ..checkpoints.published import tensors_of
+from .checks import check_fit
 from .published import as_published
 
 
@@ -90,6 +92,24 @@ def load_whole(
             f'{path} does not fit the config: {", ".join(report.new)} would start new, untrained'
         )
     return report
+
+
+def load_complete(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
+    """Load all weights of a model, as published or of a training, to predict with.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (Mapping[str, Any]): What the file holds.
+        path (str): The file, for messages.
+
+    Raises:
+        ValueError: If the file does not fit, or is not complete.
+    """
+    if takes_published(model, checkpoint):
+        if load_whole(model, checkpoint, path, complete=True).kind != OURS:
+            return
+    check_fit(model, checkpoint, path)
+    model.load_state_dict(tensors_of(checkpoint))
 
 
 def write_start(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> None:

@@ -15,13 +15,11 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
-from ..checkpoints import OURS, is_published
-from ..checkpoints.published import tensors_of
+from ..checkpoints import is_published
 from .carried_config import TOOLBOXES, carried_config, test_dataset
-from .checks import check_fit
 from .config import load_config
 from .image_files import Image, ImageFile, reason
-from .loading import load_whole, takes_published, use_published
+from .loading import load_complete, use_published
 from .nodes import dicts
 from .published import name_of
 
@@ -120,13 +118,13 @@ class Predictor:
         dataset = test_dataset(cfg)
         if not dataset.get('pipeline'):
             raise ValueError('the config has no test_dataloader, whose pipeline prepares images')
-        meta = checkpoint.get('meta')
-        meta = (meta.get('dataset_meta') if isinstance(meta, Mapping) else None) or {}
-        self.classes, self.palette = _classes(cfg, meta, dataset)
+        self.classes, self.palette = classes_and_colours(cfg, checkpoint, dataset)
         self._read = TRANSFORMS.build(_reader(dataset['pipeline']))
         build = _classifier if scope == 'mmpretrain' else _detector_or_segmenter
         self._inferencer, self._prepare, self._collate = build(
-            _without_data(cfg, dataset), device, lambda model: _fill(model, checkpoint, path)
+            _without_data(cfg, dataset),
+            device,
+            lambda model: load_complete(model, checkpoint, path),
         )
 
     def read(self, path: str) -> np.ndarray:
@@ -184,15 +182,6 @@ class Predictor:
         found = found[found.scores.argsort(descending=True, stable=True)]
         masks = _array(found.masks) if 'masks' in found else None
         return Found(_array(found.scores), _array(found.labels), _array(found.bboxes), masks)
-
-
-def _fill(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> None:
-    """Load all weights of a model, as ``tools/test.py`` does."""
-    if takes_published(model, checkpoint):
-        if load_whole(model, checkpoint, path, complete=True).kind != OURS:
-            return
-    check_fit(model, checkpoint, path)
-    model.load_state_dict(tensors_of(checkpoint))
 
 
 def _detector_or_segmenter(
@@ -262,14 +251,24 @@ def _reader(pipeline: Sequence[ConfigDict]) -> dict[str, Any]:
     raise ValueError('the test pipeline of the config has no LoadImageFromFile')
 
 
-def _classes(
-    cfg: Config, meta: Mapping[str, Any], dataset: Mapping[str, Any]
+def classes_and_colours(
+    cfg: Config, checkpoint: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> tuple[list[str], list[tuple[int, int, int]] | None]:
     """Names and colours of classes: the checkpoint's, else those of the config's data set.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (Mapping[str, Any]): What the checkpoint holds.
+        dataset (Mapping[str, Any]): The config's data set.
+
+    Returns:
+        tuple: The names, numbers where there are none; and the colours, RGB, if there are any.
 
     Raises:
         ValueError: If neither has as many as the model.
     """
+    meta = checkpoint.get('meta')
+    meta = (meta.get('dataset_meta') if isinstance(meta, Mapping) else None) or {}
     counts = {part['num_classes'] for part in dicts(cfg.model) if part.get('num_classes')}
     other = 0
     for info in (meta, _metainfo(dataset)):
