@@ -25,6 +25,7 @@ from ..ops.windows import Neighbourhood, at_most, crop, pad_to_multiple
 from .options import (
     check_flags,
     check_heads,
+    check_positive,
     check_rates,
     drop_path_rates,
     one_each,
@@ -85,6 +86,8 @@ class FocalTransformer(Pyramid):
             Defaults to False.
         with_cp (bool): Trade time for memory by computing each block again in the backward pass.
             Defaults to False.
+        in_channels (int): Channels of the images. Published weights are for 3, and are summed over
+            the colours for 1. Defaults to 3.
         init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
             checkpoint=...)`` takes a published file as it is.
 
@@ -110,6 +113,7 @@ class FocalTransformer(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        in_channels: int = 3,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = resolve_arch(arch, ARCHS, per_stage=('dims', 'heads', 'depths'))
@@ -125,6 +129,7 @@ class FocalTransformer(Pyramid):
                     f'stage {i}: at most {window // 2}'
                 )
         check_flags(use_conv_embed=use_conv_embed, peg=peg, with_cp=with_cp)
+        check_positive(in_channels=in_channels)
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -155,7 +160,7 @@ class FocalTransformer(Pyramid):
                 )
             )
         super().__init__(
-            PatchStem(3, dims[0], *stem),
+            PatchStem(in_channels, dims[0], *stem),
             stages,
             dims,
             strides=[4 * 2**i for i in range(len(dims))],
@@ -163,6 +168,7 @@ class FocalTransformer(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            in_channels=in_channels,
             init_cfg=init_cfg,
         )
         self.window_size = windows

@@ -33,6 +33,13 @@ def check_flags(**flags: bool) -> None:
             raise ValueError(f'{option} must be True or False, got {flag!r}')
 
 
+def check_positive(**numbers: int) -> None:
+    """Raise a ValueError that names the option for anything but integers of at least 1."""
+    for option, number in numbers.items():
+        if type(number) is not int or number < 1:
+            raise ValueError(f'{option} must be a positive integer, got {number!r}')
+
+
 def check_rates(**rates: float) -> None:
     """Raise a ValueError that names the option for a rate outside [0, 1)."""
     for option, rate in rates.items():

@@ -25,7 +25,7 @@ class Pyramid(BaseModule):
     (B, H, W, C); what else a family carries along follows it.
 
     Args:
-        stem (nn.Module): From an image (B, 3, H, W) to the tuple the first stage takes.
+        stem (nn.Module): From an image (B, in_channels, H, W) to the tuple the first stage takes.
         stages (Sequence[nn.Module]): Each takes and returns such a tuple.
         dims (Sequence[int]): Channels of the stages' local tokens.
         strides (Sequence[int]): Pixels of the image between the stages' emitted tokens.
@@ -38,6 +38,7 @@ class Pyramid(BaseModule):
         norm_eval (bool): Keep batch normalisation, if there is any, in evaluation mode.
         emitted (int): Which item of a stage's tuple is its output: 0, the local tokens, or another
             one, (B, ..., C), that the family carries along.
+        in_channels (int): Channels of the images. Defaults to 3.
         init_cfg (dict | list[dict], optional): As in mmengine; of ``type='Pretrained'``, published
             weights are taken as they are, see
             :func:`mmvitbackbones.checkpoints.load_published`.
@@ -64,6 +65,7 @@ class Pyramid(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         emitted: int = 0,
+        in_channels: int = 3,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         if init_cfg is not None and not isinstance(init_cfg, (Mapping, list)):
@@ -97,6 +99,7 @@ class Pyramid(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.emitted = emitted
+        self.in_channels = in_channels
         self.stem = stem
         self.stages = nn.ModuleList(stages)
         normed = {'inline': range(count), 'output': out_indices, None: ()}[out_norm]
@@ -133,7 +136,7 @@ class Pyramid(BaseModule):
         """Compute the feature maps of a batch of images.
 
         Args:
-            x (Tensor): Images, (B, 3, H, W), H and W at least 32.
+            x (Tensor): Images, (B, in_channels, H, W), H and W at least 32.
 
         Returns:
             tuple[Tensor, ...]: Maps of the stages in ``out_indices``, (B, C_i, ceil(H / s_i),
@@ -142,9 +145,10 @@ class Pyramid(BaseModule):
         Raises:
             ValueError: If the image has another shape.
         """
-        if x.dim() != 4 or x.shape[1] != 3:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
-                f'{type(self).__name__} takes images of shape (B, 3, H, W), got {tuple(x.shape)}'
+                f'{type(self).__name__} takes images of shape (B, {self.in_channels}, H, W), got '
+                f'{tuple(x.shape)}: in_channels is {self.in_channels}'
             )
         if any(side < MIN_SIZE for side in x.shape[2:]):
             raise ValueError(

@@ -19,6 +19,7 @@ from .options import (
     check_choice,
     check_flags,
     check_heads,
+    check_positive,
     check_rates,
     drop_path_rates,
     for_each_stage,
@@ -89,6 +90,8 @@ class RegionViT(Pyramid):
             own. Defaults to False.
         with_cp (bool): Trade time for memory by computing each encoder again in the backward
             pass. Defaults to False.
+        in_channels (int): Channels of the images. Published weights are for 3, and are summed over
+            the colours for 1. Defaults to 3.
         init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
             checkpoint=...)`` takes a published file as it is.
 
@@ -113,6 +116,7 @@ class RegionViT(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        in_channels: int = 3,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = resolve_arch(
@@ -134,6 +138,7 @@ class RegionViT(Pyramid):
                 "outputs='regional' needs an arch with regional tokens, and an out_norm other than "
                 "'inline', which is on the local tokens"
             )
+        check_positive(in_channels=in_channels)
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -154,9 +159,9 @@ class RegionViT(Pyramid):
         ]
         stem: LocalTokenization
         if regional:
-            stem = Tokenization(arch['stem'], dims[0], window, regional_padding)
+            stem = Tokenization(in_channels, arch['stem'], dims[0], window, regional_padding)
         else:
-            stem = LocalTokenization(arch['stem'], dims[0])
+            stem = LocalTokenization(in_channels, arch['stem'], dims[0])
         stride = PATCH if outputs == 'local' else PATCH * window
         super().__init__(
             stem,
@@ -167,6 +172,7 @@ class RegionViT(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            in_channels=in_channels,
             emitted=('local', 'regional').index(outputs),
             init_cfg=init_cfg,
         )
@@ -177,17 +183,18 @@ class LocalTokenization(nn.Module):
     """Local tokens of an image (Sec. 3, Table 2).
 
     Args:
+        in_channels (int): Channels of the image.
         stem (str): '3-conv' or '1-conv', how they are made.
         dims (int): Channels C.
     """
 
-    def __init__(self, stem: str, dims: int) -> None:
+    def __init__(self, in_channels: int, stem: str, dims: int) -> None:
         super().__init__()
         if stem == '1-conv':
-            self.local = nn.Sequential(nn.Conv2d(3, dims, 8, stride=PATCH, padding=3))
+            self.local = nn.Sequential(nn.Conv2d(in_channels, dims, 8, stride=PATCH, padding=3))
         else:
             self.local = nn.Sequential(
-                nn.Conv2d(3, dims // 4, 3, stride=2, padding=1),
+                nn.Conv2d(in_channels, dims // 4, 3, stride=2, padding=1),
                 ChannelNorm(dims // 4),
                 nn.GELU(),
                 nn.Conv2d(dims // 4, dims // 2, 3, stride=2, padding=1),
@@ -197,7 +204,7 @@ class LocalTokenization(nn.Module):
             )
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
+        """From an image to (B, ceil(H / 4), ceil(W / 4), C)."""
         x = channels_last(image)
         if len(self.local) == 1:
             # The 8 x 8 kernel would leave out the last row of a height of 1 mod 4.
@@ -209,23 +216,26 @@ class Tokenization(LocalTokenization):
     """Local and regional tokens of an image (Sec. 3, Table 2).
 
     Args:
+        in_channels (int): Channels of the image.
         stem (str): See :class:`LocalTokenization`.
         dims (int): Channels C.
         window (int): Side M of a window: a regional token sees 4M x 4M pixels.
         padding (str): 'end' or 'published', see :class:`RegionViT`.
     """
 
-    def __init__(self, stem: str, dims: int, window: int, padding: str = 'end') -> None:
-        super().__init__(stem, dims)
+    def __init__(
+        self, in_channels: int, stem: str, dims: int, window: int, padding: str = 'end'
+    ) -> None:
+        super().__init__(in_channels, stem, dims)
         self.patch = PATCH * window
         self.padding = padding
-        self.regional = nn.Conv2d(3, dims, self.patch, stride=self.patch)
+        self.regional = nn.Conv2d(in_channels, dims, self.patch, stride=self.patch)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Tokenize.
 
         Args:
-            image (Tensor): (B, 3, H, W).
+            image (Tensor): (B, in_channels, H, W).
 
         Returns:
             tuple[Tensor, Tensor]: Local tokens (B, ceil(H / 4), ceil(W / 4), C), and regional
@@ -240,7 +250,7 @@ class Tokenization(LocalTokenization):
         return *super().forward(image), as_image(self.regional, padded)
 
     def _pad_as_published(self, pixels: Tensor) -> Tensor:
-        """Pad (B, H, W, 3) on all sides, unless both sides are divisible."""
+        """Pad (B, H, W, channels) on all sides, unless both sides are divisible."""
         sides = pixels.shape[1:3]
         if all(known(side % self.patch == 0) for side in sides):
             return pixels

@@ -19,6 +19,7 @@ from .options import (
     check_choice,
     check_flags,
     check_heads,
+    check_positive,
     check_rates,
     drop_path_rates,
     each_of,
@@ -128,6 +129,8 @@ class RMT(Pyramid):
             do. Defaults to False.
         with_cp (bool): Trade time for memory by computing each block again in the backward pass.
             Defaults to False.
+        in_channels (int): Channels of the images. Published weights are for 3, and are summed over
+            the colours for 1. Defaults to 3.
         init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
             checkpoint=...)`` takes a published file as it is.
 
@@ -149,6 +152,7 @@ class RMT(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        in_channels: int = 3,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         per_stage = ('dims', 'heads', 'depths', 'mlp_ratios')
@@ -162,6 +166,7 @@ class RMT(Pyramid):
         scales = arch['layer_scale'] or [None] * len(dims)
         check_choice('decay', decay, ('bias', 'product', None))
         check_flags(with_cp=with_cp)
+        check_positive(in_channels=in_channels)
         check_rates(drop_path_rate=drop_path_rate)
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
         if not isinstance(norm_cfg, Mapping) or norm_cfg.get('type') not in ('BN', 'SyncBN', 'GN'):
@@ -169,7 +174,11 @@ class RMT(Pyramid):
                 "norm_cfg must be dict(type='BN'), dict(type='SyncBN') or dict(type='GN', "
                 f'num_groups=...), got {norm_cfg!r}'
             )
-        stem = ConvStem(dims[0], norm_cfg) if arch['stem'] == 'conv' else PatchStem(3, dims[0], 4)
+        stem: nn.Module
+        if arch['stem'] == 'conv':
+            stem = ConvStem(in_channels, dims[0], norm_cfg)
+        else:
+            stem = PatchStem(in_channels, dims[0], 4)
         stages = []
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             blocks = [
@@ -207,6 +216,7 @@ class RMT(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            in_channels=in_channels,
             init_cfg=init_cfg,
         )
 
@@ -215,12 +225,13 @@ class ConvStem(nn.Sequential):
     """The convolutional stem (App. A; of the five convolutions there, four are published).
 
     Args:
+        in_channels (int): Channels of the image.
         dims (int): Channels C after it.
         norm_cfg (dict): Norm after each convolution.
     """
 
-    def __init__(self, dims: int, norm_cfg: dict[str, Any]) -> None:
-        layers, before = [], 3
+    def __init__(self, in_channels: int, dims: int, norm_cfg: dict[str, Any]) -> None:
+        layers, before = [], in_channels
         for after, stride in ((dims // 2, 2), (dims // 2, 1), (dims, 2), (dims, 1)):
             conv = nn.Conv2d(before, after, 3, stride, padding=1)
             layers += [conv, build_norm_layer(norm_cfg, after)[1], nn.GELU()]
@@ -228,7 +239,7 @@ class ConvStem(nn.Sequential):
         super().__init__(*layers[:-1])
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """From (B, 3, H, W) to (B, ceil(H / 4), ceil(W / 4), C)."""
+        """From an image to (B, ceil(H / 4), ceil(W / 4), C)."""
         return (super().forward(channels_last(image)).permute(0, 2, 3, 1),)
 
 

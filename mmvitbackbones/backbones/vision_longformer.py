@@ -31,6 +31,7 @@ from .options import (
     check_choice,
     check_flags,
     check_heads,
+    check_positive,
     check_rates,
     drop_path_rates,
     each_of,
@@ -110,6 +111,8 @@ class VisionLongformer(Pyramid):
             Defaults to False.
         with_cp (bool): Trade time for memory by computing each block again in the backward pass.
             Defaults to False.
+        in_channels (int): Channels of the images. Published weights are for 3, and are summed over
+            the colours for 1. Defaults to 3.
         init_cfg (dict | list[dict], optional): As in mmengine. ``dict(type='Pretrained',
             checkpoint=...)`` takes a published file as it is.
 
@@ -138,6 +141,7 @@ class VisionLongformer(Pyramid):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        in_channels: int = 3,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         arch = _resolve(arch)
@@ -150,16 +154,13 @@ class VisionLongformer(Pyramid):
             num_global_tokens = [1] * (count - 1) + [0]
         tokens = one_each('num_global_tokens', num_global_tokens, count)
         windows = one_each('window_size', window_size, count, least=1)
-        if type(pretrain_img_size) is not int or pretrain_img_size < 1:
-            raise ValueError(
-                f'pretrain_img_size must be a positive integer, got {pretrain_img_size!r}'
-            )
         check_flags(peg=peg, with_cp=with_cp)
         check_choice('outputs', outputs, ('local', 'all'))
         if outputs == 'all' and out_norm == 'inline':
             raise ValueError("outputs='all' needs an out_norm other than 'inline'")
         whole = range(count) if out_indices is None else out_indices
         whole = whole if outputs == 'all' else ()
+        check_positive(pretrain_img_size=pretrain_img_size, in_channels=in_channels)
         check_rates(
             drop_path_rate=drop_path_rate, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate
         )
@@ -198,7 +199,7 @@ class VisionLongformer(Pyramid):
                 )
             )
         super().__init__(
-            PatchStem(3, dims[0], patches[0], eps=EPS),
+            PatchStem(in_channels, dims[0], patches[0], eps=EPS),
             stages,
             dims,
             strides=list(itertools.accumulate(patches, operator.mul)),
@@ -206,6 +207,7 @@ class VisionLongformer(Pyramid):
             out_norm=out_norm,
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
+            in_channels=in_channels,
             emitted=('local', 'all').index(outputs),
             init_cfg=init_cfg,
         )

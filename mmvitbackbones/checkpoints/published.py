@@ -23,6 +23,7 @@ from .soundness import check_kinds, check_values
 if TYPE_CHECKING:
     from ..backbones.pyramid import Pyramid
 
+COLOURS = 3  # channels of the images that all published weights are for
 OURS = 'mmvitbackbones'  # what LoadReport.kind is for names of our own
 
 # What a head's number of classes decides about: of classifiers, detectors and segmenters.
@@ -49,6 +50,8 @@ class LoadReport:
         loaded (list[str]): The model's tensors that were filled, by our names.
         resized (dict[str, tuple[torch.Size, torch.Size]]): Those of them that were resized: shape
             in the file, and here.
+        summed (list[str]): Those of them that were summed over the colours of images, for a model
+            of grey ones.
         new (list[str]): The model's tensors that start new.
         unused (list[str]): The file's tensors that the model has no use for, by their names; by
             ours where that is due to the model's options.
@@ -61,6 +64,7 @@ class LoadReport:
     kind: str
     loaded: list[str] = field(default_factory=list)
     resized: dict[str, tuple[torch.Size, torch.Size]] = field(default_factory=dict)
+    summed: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     tied: list[str] = field(default_factory=list)
@@ -73,6 +77,7 @@ class LoadReport:
             shapes = sorted({f'{tuple(a)} -> {tuple(b)}' for a, b in self.resized.values()})
             lines.append(f'  resized: {_brief(self.resized)} ({"; ".join(shapes)})')
         for title, names in (
+            ('summed over colours, for images of one channel', self.summed),
             ('new', self.new),
             ('unused', self.unused),
             ('second copies of tied tensors', self.tied),
@@ -198,6 +203,14 @@ def _fill(
     for name, tensor in tensors.items():
         if name not in target:
             continue
+        if _reads_colours(name, tensor) and target[name].shape[1] != COLOURS:
+            if target[name].shape[1] != 1:
+                raise ValueError(
+                    f'{source} is for images of 3 channels, in_channels is '
+                    f'{target[name].shape[1]}: it is taken for 3, or for 1, summed over colours'
+                )
+            tensor = tensor.sum(1, keepdim=True)
+            report.summed.append(name)
         if tensor.shape != target[name].shape:
             resized = _resized(family, name, tensor, target[name].shape, source)
             if resized is None:
@@ -230,6 +243,11 @@ def _fill(
     )
     report.unused += switched_off
     return filled, restarted
+
+
+def _reads_colours(name: str, tensor: Tensor) -> bool:
+    """Whether it is the kernel of a layer that reads an image of three colours."""
+    return name.startswith('stem.') and tensor.dim() == 4 and tensor.shape[1] == COLOURS
 
 
 def _fill_rest(

@@ -112,7 +112,7 @@ def main() -> None:
         cfg, model, metadata = read_model(args)
         kind = metadata['kind']
         size = chosen_size(args, cfg, kind)
-        normalisation = Normalisation.of(cfg, 3)
+        normalisation = Normalisation.of(cfg, model.backbone.in_channels)
         inside = normalisation if args.normalise else None
         metadata.update(
             channels='BGR' if inside else normalisation.channels,
@@ -252,8 +252,8 @@ def checks(
         yield 'random', images if inside is None else 64 * images + 128
     pixels = cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_AREA)
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float()[None]
-    if image.shape[1] != 3:
-        image = image.mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    if image.shape[1] != backbone.in_channels:
+        image = image.mean(1, keepdim=True).repeat(1, backbone.in_channels, 1, 1)
     yield 'picture', image if inside else normalisation(image)
 
 
@@ -273,7 +273,7 @@ def print_file(
     what = f'opset {args.opset}' if form == 'onnx' else 'torch.export'
     print(f'{args.out}: {os.path.getsize(args.out) / 1e6:.1f} MB, {what}')
     pixels = 'pixels of 0 to 255, BGR' if args.normalise else 'normalised'
-    print(f'in:  images, {pixels}, (any number, {3}, {sides})')
+    print(f'in:  images, {pixels}, (any number, {backbone.in_channels}, {sides})')
     print(f'out: {", ".join(names)}: {_GO_ON[kind]}')
 
 

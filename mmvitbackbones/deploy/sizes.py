@@ -46,7 +46,7 @@ def example_for(backbone: Any, size: Sequence[int] | None, batch: int = 2, seed:
     least = least_side(backbone)
     height, width = size or (least + 7 * STEP, least + 9 * STEP)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, getattr(backbone,'in_channels',3), height, width, generator=generator)
+    return torch.randn(batch, backbone.in_channels, height, width, generator=generator)
 
 
 def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedProgram:

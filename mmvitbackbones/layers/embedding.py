@@ -51,5 +51,5 @@ class PatchStem(PatchEmbedding):
     """The first patch embedding, of the image itself."""
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """From (B, 3, H, W) to (B, ceil(H / stride), ceil(W / stride), C)."""
+        """From an image to (B, ceil(H / stride), ceil(W / stride), C)."""
         return (super().forward(image.permute(0, 2, 3, 1)),)

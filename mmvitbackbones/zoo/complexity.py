@@ -62,7 +62,8 @@ def measure(
         model = _build(cfg).eval()
     with torch.device('meta'), torch.no_grad(), _plain_deformable_convolutions():
         with _masked_products(model.backbone) as masked, _DepthwiseConvolutions() as depthwise:
-            maps, backbone = _count(model.backbone, torch.empty(1, 3, *size))
+            channels = getattr(model.backbone, 'in_channels', 3)
+            maps, backbone = _count(model.backbone, torch.empty(1, channels, *size))
         backbone = backbone._replace(masked=sum(masked), depthwise=depthwise.gmacs)
         _, rest = _count(_Heads(model, boxes, masks), maps)
     # What is counted with the heads holds the backbone's parameters, too; and Sparse R-CNN's heads

@@ -141,7 +141,7 @@ def test_autocast(family, dtype):
         ((1, 3, 64, 31), ['at least 32 x 32', '64 x 31']),
         ((1, 1, 64, 64), ['(B, 3, H, W)', '(1, 1, 64, 64)']),
         ((1, 4, 64, 64), ['(B, 3, H, W)', '(1, 4, 64, 64)']),
-        ((3, 64, 64), ['(B, 3, H, W)', '(3, 64, 64)']),
+        ((3, 64, 64), ['(B, 3, H, W)', 'in_channels is 3', '(3, 64, 64)']),
     ],
 )
 def test_bad_images(family, shape, words):
@@ -149,6 +149,17 @@ def test_bad_images(family, shape, words):
         build(family)(torch.zeros(shape))
     for word in [family, *words]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_of_other_channels(family, channels):
+    """All of them are read; images of colours are refused."""
+    model = build(family, in_channels=channels)
+    x = torch.randn(2, channels, 45, 70, dtype=torch.float64, requires_grad=True)
+    weighed(model(x)).backward()
+    assert all(x.grad[:, i].abs().max() > 0 for i in range(channels))
+    with pytest.raises(ValueError, match=f'in_channels is {channels}'):
+        model(image(45, 70))
 
 
 # Gradients.
@@ -362,6 +373,9 @@ BAD_OPTIONS = [
     (dict(drop_path_rate=1), ['drop_path_rate', 'at least 0', '1']),
     (dict(drop_rate=-0.1), ['drop_rate', 'at least 0', '-0.1']),
     (dict(attn_drop_rate='0.1'), ['attn_drop_rate', 'number', "'0.1'"]),
+    (dict(in_channels=0), ['in_channels', 'positive integer', '0']),
+    (dict(in_channels=3.0), ['in_channels', 'positive integer', '3.0']),
+    (dict(in_channels=True), ['in_channels', 'positive integer', 'True']),
 ]
 
 

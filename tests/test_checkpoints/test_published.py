@@ -496,3 +496,30 @@ def test_in_a_detector(tmp_path):
         assert report.kind == 'mmvitbackbones' and not report.new and not report.unused
     with pytest.raises(TypeError, match='RMT, ViL.*or a classifier, detector or .*, got Linear'):
         load_published(torch.nn.Linear(1, 1), path)
+
+
+# Images of other channels.
+
+
+@every_family
+def test_weights_for_colours_are_summed_for_grey_images(files):
+    """A grey image then gives what three equal channels give."""
+    colour, grey = files.build(), files.build(in_channels=1)
+    load_published(colour, files.state())
+    report = load_published(grey, files.state())
+    first = [n for n, t in colour.state_dict().items() if grey.state_dict()[n].shape != t.shape]
+    assert first and sorted(report.summed) == sorted(first) and not report.resized
+    assert 'summed over colours, for images of one channel: stem.' in str(report)
+    x = image(64, 96)[:, :1].to(next(grey.parameters()))
+    with torch.no_grad():
+        for ours, theirs in zip(grey.eval()(x), colour.eval()(x.expand(-1, 3, -1, -1))):
+            torch.testing.assert_close(ours, theirs)
+
+
+@every_family
+def test_weights_for_colours_are_for_no_other_channels(files):
+    model = files.build(in_channels=4)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match='in_channels is 4: it is taken for 3, or for 1'):
+        load_published(model, files.state())
+    assert same(model.state_dict(), before)

@@ -1,4 +1,4 @@
-"""Exported programs and ONNX files of backbones: they give what the backbone gives, at all sizes."""
+"""Exported programs and ONNX files of backbones give what the backbones give, at all sizes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from mmengine.registry import MODELS
 from tiny_backbones import OPTIONS, image
 from torch import nn
 
-onnx = pytest.importorskip('onnx')
-onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+import onnx
 
 from mmvitbackbones.deploy import OutputModel, export_program, least_side, load_runner, write_onnx
 
