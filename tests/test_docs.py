@@ -120,7 +120,8 @@ def test_config(folder, before, text):
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-        maps = model.extract_feat(torch.empty(1, 3, 64, 96))
+        channels = getattr(model.backbone, 'in_channels', 3)
+        maps = model.extract_feat(torch.empty(1, channels, 64, 96))
     assert all(m.shape[0] == 1 for m in maps)
 
 

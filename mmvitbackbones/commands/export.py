@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import logging
 import os
@@ -123,13 +122,12 @@ def main() -> None:
         with torch.no_grad():
             names = list(exact.named(example_for(model.backbone, size)))
         say('Exporting for all sizes takes a minute or more' if size is None else 'Exporting')
-        exported = OutputModel(copy.deepcopy(model), inside, dtype=dtype_of(args))
-        program = export_program(exported, size)
+        program = export_program(OutputModel(model, inside, dtype_of(args)), size)
         if form == 'onnx':
             write_onnx(program, args.out, names, metadata, args.opset)
         else:
             write_pt2(program, args.out, names, metadata)
-    del exported, program
+    del program
     print_file(args, form, kind, names, size, model.backbone)
     if not agrees(args, exact, checks(model.backbone, size, picture, normalisation, inside)):
         sys.exit(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ class OutputModel(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.model = model.to(dtype).eval()
+        self.model = (model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)).eval()
         self.normalisation = normalisation
         self.dtype = dtype
 
@@ -93,35 +94,31 @@ def raw_outputs(model: Any, images: Tensor) -> dict[str, Tensor]:
         size = dict(img_shape=tuple(images.shape[2:]))
         return dict(logits=model.encode_decode(images, [size]))
     if hasattr(model, 'loss'):  # of OpenMMLab
-        if not hasattr(model, 'roi_head') and not hasattr(model, 'bbox_head'):
+        if not hasattr(model, 'rpn_head') and not hasattr(model, 'bbox_head'):
             return dict(logits=model(images, mode='tensor'))
         maps = model.extract_feat(images)
-        if getattr(model, 'roi_head', None) is None:
+        if hasattr(model, 'bbox_head'):
             return _of_dense_head(model.bbox_head(maps))
-        return {**_maps(maps), **_of_rpn(model, maps)}
+        return {**_maps(maps), **_of_rpn(model.rpn_head, maps)}
     return _maps(model(images))
 
 
-def parts_of(model: Any) -> Mapping[str, nn.Module]:
-    """The parts of a model that :func:`raw_outputs` runs, by name."""
-    if getattr(model, 'roi_head', None) is None:
-        return {'model': model}
-    return {
-        name: part
-        for name in ('backbone', 'neck', 'rpn_head')
-        if (part := getattr(model, name, None)) is not None
-    }
+def drop_unused(model: nn.Module) -> None:
+    """Remove the parts of a model that :func:`raw_outputs` does not run."""
+    for name in ('roi_head', 'auxiliary_head'):
+        if hasattr(model, name):
+            delattr(model, name)
 
 
 def _maps(maps: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f'map_{level}': each for level, each in enumerate(maps)}
 
 
-def _of_rpn(model: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+def _of_rpn(rpn_head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     """Nothing of Sparse R-CNN, whose proposals are learned."""
-    if not hasattr(model.rpn_head, 'prior_generator'):
+    if not hasattr(rpn_head, 'prior_generator'):
         return {}
-    outputs = _of_dense_head(model.rpn_head(maps))
+    outputs = _of_dense_head(rpn_head(maps))
     return {f'rpn_{name}': output for name, output in outputs.items()}
 
 

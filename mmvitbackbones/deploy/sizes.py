@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..backbones.options import for_each_stage
-from .model import OutputModel, parts_of
+from .model import OutputModel, drop_unused
 
 STEP = 32  # pixels: what detectors pad images to multiples of
 _LEAST, _MOST = 256, 2048
@@ -63,8 +63,10 @@ def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedPr
     Raises:
         ValueError: If a part of the model cannot be exported.
     """
+    model = copy.deepcopy(model)
+    drop_unused(model.model)
+    _check_layers(model.model)
     backbone: Any = getattr(model.model, 'backbone', model.model)
-    _check_parts(model.model)
     dims: dict[int, Any] = {0: Dim('batch', min=1)}
     if size is None:
         if getattr(backbone.stem, 'padding', 'end') == 'published':
@@ -76,7 +78,6 @@ def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedPr
         least = least_side(backbone) // STEP
         dims[2] = STEP * Dim('height', min=least, max=_MOST // STEP)
         dims[3] = STEP * Dim('width', min=least, max=_MOST // STEP)
-        model = copy.deepcopy(model)
         _replace_layers(model)
     with torch.no_grad():
         return torch.export.export(
@@ -84,15 +85,13 @@ def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedPr
         )
 
 
-def _check_parts(model: nn.Module) -> None:
-    for name, part in parts_of(model).items():
-        for module in part.modules():
-            kind = type(module)
-            if kind.__module__.startswith('mmcv.ops'):
-                raise ValueError(
-                    f"{name} has mmcv's {kind.__name__}, an operation that is neither in "
-                    'torch.export nor in ONNX: this model cannot be exported'
-                )
+def _check_layers(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith('mmcv.ops'):
+            raise ValueError(
+                f"the model cannot be exported: {name} is mmcv's {type(module).__name__}, which "
+                'neither torch.export nor ONNX knows'
+            )
 
 
 def _replace_layers(model: nn.Module) -> None:
