@@ -52,6 +52,7 @@ setup(
         'det': DET,
         'seg': SEG,
         'cls': CLS,
+        'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'all': sorted({*DET, *SEG, *CLS}),
         'dev': ['build', 'coverage', 'hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff'],
     },

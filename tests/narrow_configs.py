@@ -41,7 +41,10 @@ def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:
                 part[key] = _fewer(value)
     takes = cfg.model.get('neck') or cfg.model.decode_head
     takes = takes[0] if isinstance(takes, list) else takes
-    takes.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
+    if cfg.default_scope == 'mmpretrain':
+        takes.in_channels = DIMS[-1]
+    else:
+        takes.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
     if cfg.model.get('auxiliary_head'):
         cfg.model.auxiliary_head.in_channels = DIMS[cfg.model.auxiliary_head.in_index]
     return cfg
