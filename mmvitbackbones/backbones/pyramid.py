@@ -145,6 +145,15 @@ class Pyramid(BaseModule):
         Raises:
             ValueError: If the image has another shape.
         """
+        state, maps = self.begin(x), []
+        for i in range(self.out_indices[-1] + 1):
+            state = self.advance(i, state)
+            if i in self.out_indices:
+                maps.append(self.emit(i, state[self.emitted]))
+        return tuple(maps)
+
+    def begin(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the first stage takes of a batch of images; raises as :meth:`forward`."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'{type(self).__name__} takes images of shape (B, {self.in_channels}, H, W), got '
@@ -155,17 +164,22 @@ class Pyramid(BaseModule):
                 f'{type(self).__name__} takes images of at least {MIN_SIZE} x {MIN_SIZE} pixels, '
                 f'got {x.shape[2]} x {x.shape[3]}'
             )
-        state, maps = self.stem(x), []
-        for i in range(self.out_indices[-1] + 1):
-            state = self.stages[i](*state)
-            normed = self.out_norms[i](state[self.emitted])
-            if i in self.out_indices:
-                # mmcv's operations read the memory as it lies: RoIAlign would take a
-                # channels-last map for another image.
-                maps.append(normed.movedim(-1, 1).contiguous())
-            if self.out_norm == 'inline':
-                state = (normed, *state[1:])
-        return tuple(maps)
+        return self.stem(x)
+
+    def advance(self, i: int, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run stage i, with the norm that the next stage receives if ``out_norm`` is 'inline'."""
+        state = self.stages[i](*state)
+        if self.out_norm == 'inline':
+            state = (self.out_norms[i](state[0]), *state[1:])
+        return state
+
+    def emit(self, i: int, tokens: Tensor) -> Tensor:
+        """The map that leaves the backbone, channels first, of what stage i made, (B, ..., C)."""
+        if self.out_norm == 'output':
+            tokens = self.out_norms[i](tokens)
+        # mmcv's operations read the memory as it lies: RoIAlign would take a channels-last map for
+        # another image.
+        return tokens.movedim(-1, 1).contiguous()
 
     def train(self, mode: bool = True) -> Pyramid:
         """Switch to training mode; what is frozen stays in evaluation mode."""

@@ -53,8 +53,12 @@ class NormAndPool(BaseModule):
                 "pool='first' is for ViL's global token: set outputs='all' and num_global_tokens=1 "
                 'in the backbone'
             )
-        tokens = self.norm(maps[-1].flatten(2).transpose(1, 2))
+        tokens = self.tokens(maps[-1])
         return (tokens.mean(1) if self.pool == 'mean' else tokens[:, 0],)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """What is pooled of a map, (B, C, H, W) or (B, C, N): tokens (B, N, C)."""
+        return self.norm(x.flatten(2).transpose(1, 2))
 
 
 @MODELS.register_module()
@@ -75,5 +79,9 @@ class ProjectAndPool(BaseModule):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:
         """Pool the last of some maps, (B, C, H, W); a tuple of (B, C')."""
-        tokens = self.proj(maps[-1].flatten(2).transpose(1, 2)).transpose(1, 2)
-        return (F.silu(self.norm(tokens)).mean(2),)
+        return (self.tokens(maps[-1]).mean(1),)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """What is pooled of a map, (B, C, H, W): tokens (B, N, C')."""
+        projected = self.proj(x.flatten(2).transpose(1, 2)).transpose(1, 2)
+        return F.silu(self.norm(projected)).transpose(1, 2)
