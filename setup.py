@@ -54,6 +54,7 @@ setup(
         'cls': CLS,
         'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'all': sorted({*DET, *SEG, *CLS}),
+        'timm': ['timm>=1.0.31,<2'],
         'dev': ['build', 'coverage', 'hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff'],
     },
 )

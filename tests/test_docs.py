@@ -94,6 +94,12 @@ def folder(tmp_path, monkeypatch):
 def test_python(folder, before, text):
     if 'onnxruntime' in text:
         return  # test_export runs it, on a file that it has exported
+    for package in ('timm', 'segmentation_models_pytorch', 'transformers'):
+        if re.search(rf'^(import|from) {package}\b', text, re.MULTILINE):
+            pytest.importorskip(package)
+    if 'RegionViT-Ti.pth' in text:
+        case = golden_cases.GoldenCase('regionvit_tiny_cls')
+        torch.save(dict(model=case.weights()), 'checkpoints/RegionViT-Ti.pth')
     if 'MaskRCNN_1x_RegionViT-S.pth' in text:
         case = golden_cases.GoldenCase('det_maskrcnn_regionvit_small_exact')
         torch.save(dict(model=case.weights()), 'checkpoints/MaskRCNN_1x_RegionViT-S.pth')

@@ -9,6 +9,7 @@ from typing import Any
 
 from timm.layers import ClassifierHead
 from timm.models._features import FeatureGetterNet, feature_take_indices
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -191,11 +192,11 @@ class ImageClassifier(nn.Module):
         """Patterns of the parameters' names that timm's layer-wise learning rates go by."""
         blocks: Any = r'^backbone\.stages\.(\d+)'
         if not coarse:
-            # What a stage has besides its blocks counts as before the first.
+            # What a stage has besides its blocks counts as of the first.
             blocks = [
                 (r'^backbone\.stages\.(\d+)\.blocks\.(\d+)', None),
                 (r'^backbone\.stages\.(\d+)\.', (0,)),
-                (r'^(backbone\.out_norms|neck)\.', (99999,)),
+                (r'^(?:backbone\.out_norms|neck)\.', MATCH_PREV_GROUP),
             ]
         return dict(stem=r'^backbone\.stem\.', blocks=blocks)
 
