@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from timm.layers import ClassifierHead
@@ -51,6 +51,10 @@ class ImageClassifier(nn.Module):
     Attributes:
         feature_info (list[dict]): Channels and stride of each stage's map.
     """
+
+    backbone: Pyramid
+    neck: Any
+    head: Any
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class ImageClassifier(nn.Module):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: int | list[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = 'NCHW',
@@ -111,7 +115,7 @@ class ImageClassifier(nn.Module):
 
         Args:
             x (Tensor): Images, (B, in_chans, H, W).
-            indices (int | Sequence[int], optional): Stages; an integer: the last ones; None: all.
+            indices (int | list[int], optional): Stages; an integer: the last ones; None: all.
             norm (bool): Whether each map is normalised, as ``out_norm`` of the model says; it then
                 is in any case. Defaults to False.
             stop_early (bool): Not to run the stages after the last of ``indices``, which needs
@@ -145,7 +149,7 @@ class ImageClassifier(nn.Module):
 
     def prune_intermediate_layers(
         self,
-        indices: int | Sequence[int] = 1,
+        indices: int | list[int] = 1,
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
@@ -155,7 +159,7 @@ class ImageClassifier(nn.Module):
         does ``out_norm``, which is the model's option.
 
         Args:
-            indices (int | Sequence[int]): As in :meth:`forward_intermediates`.
+            indices (int | list[int]): As in :meth:`forward_intermediates`.
             prune_norm (bool): Of no effect.
             prune_head (bool): Whether neck and head are left out. Defaults to True.
 
@@ -185,6 +189,7 @@ class ImageClassifier(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory by computing each block again in the backward pass."""
+        stage: Any
         for stage in self.backbone.stages:
             stage.with_cp = enable
 
@@ -211,7 +216,9 @@ class ImageClassifier(nn.Module):
             ValueError: As :func:`~mmvitbackbones.checkpoints.load_published`.
         """
         if prefix:
-            raise ValueError(f'prefix must be empty, got {prefix!r}: files are known by their names')
+            raise ValueError(
+                f'prefix must be empty, got {prefix!r}: files are known by their names'
+            )
         _fill(self, read_checkpoint(checkpoint_path), str(checkpoint_path))
 
     def load_state_dict(
@@ -239,7 +246,8 @@ class FeatureMaps(FeatureGetterNet):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load a state dict of its own, as any module, or of a published file."""
-        return _load(self, self.model, state_dict, strict=strict, assign=assign)
+        model: Any = self.model
+        return _load(self, model, state_dict, strict=strict, assign=assign)
 
 
 def _load(

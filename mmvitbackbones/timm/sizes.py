@@ -112,7 +112,8 @@ def _build(
     if proj_drop_rate is not None:
         options['drop_rate'] = proj_drop_rate
     options.setdefault('out_norm', None)
-    backbone = paper.backbone(arch=arch, in_channels=in_chans, **options)
+    make: Callable[..., Pyramid] = paper.backbone
+    backbone = make(arch=arch, in_channels=in_chans, **options)
     dims = backbone.channels[-1]
     return ImageClassifier(
         backbone,
@@ -164,7 +165,9 @@ def _register(name: str, paper: _Paper, arch: str) -> None:
             partial(_build, paper),
             name,
             pretrained,
-            feature_cfg=dict(out_indices=range(len(paper.archs[arch]['dims'])), feature_cls=FeatureMaps),
+            feature_cfg=dict(
+                out_indices=range(len(paper.archs[arch]['dims'])), feature_cls=FeatureMaps
+            ),
             **{'arch': arch, **options},
         )
 

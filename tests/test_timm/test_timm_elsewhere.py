@@ -2,8 +2,9 @@
 
 import pytest
 
-timm = pytest.importorskip('timm')
+pytest.importorskip('timm')
 
+import timm
 import torch
 from timm_models import NAMES, build, image
 from torch import nn

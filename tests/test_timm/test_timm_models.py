@@ -2,8 +2,9 @@
 
 import pytest
 
-timm = pytest.importorskip('timm')
+pytest.importorskip('timm')
 
+import timm
 import tiny_backbones
 import torch
 from published_files.layout import WithoutValues
@@ -188,7 +189,7 @@ def test_gradients_are_the_same_when_checkpointed(family):
 @every_family
 @pytest.mark.parametrize('features_only', [False, True])
 def test_export(family, features_only):
-    model, x = build(family, features_only=features_only).eval(), image(64, 64)
+    model, x = build(family, features_only=features_only).double().eval(), image(64, 64).double()
     with torch.no_grad():
         expected = model(x)
         found = torch.export.export(model, (x,)).module()(x)

@@ -1,14 +1,15 @@
 """Published files, and our own, in timm's models: ``checkpoint_path``, ``pretrained``."""
 
-import pytest
-
-timm = pytest.importorskip('timm')
-
 import subprocess
 import sys
 
+import pytest
+
+pytest.importorskip('timm')
+
 import golden_cases
 import numpy as np
+import timm
 import torch
 from published_files import FAMILIES
 from timm_models import NAMES, build, image
@@ -73,13 +74,15 @@ def tiny(family, **options):
 
 
 @every_family
-@pytest.mark.parametrize('how', ['file', 'state_dict'])
+@pytest.mark.parametrize('how', ['file', 'url', 'state_dict'])
 def test_pretrained_from_what_is_named(family, how, tmp_path):
     weights = FAMILIES[family].state()
     file = save(weights, tmp_path / 'published.pth')
-    overlay = dict(file=file) if how == 'file' else dict(state_dict=weights)
+    url = (tmp_path / 'published.pth').as_uri()
+    overlay = {how: dict(file=file, url=url, state_dict=weights)[how]}
     expected = tiny(family, checkpoint_path=file)
-    found = tiny(family, pretrained=True, pretrained_cfg_overlay=overlay)
+    options = dict(pretrained=True, pretrained_cfg_overlay=overlay)
+    found = tiny(family, cache_dir=tmp_path / 'cache', **options)
     assert same(found, expected) and not same(found, tiny(family))
 
 
@@ -101,7 +104,9 @@ def test_other_numbers_of_classes(family, classes, tmp_path):
 
 @every_family
 def test_grey_images_are_as_three_equal_colours(family):
-    weights = {n: t.double() if t.is_floating_point() else t for n, t in FAMILIES[family].state().items()}
+    weights = {
+        n: t.double() if t.is_floating_point() else t for n, t in FAMILIES[family].state().items()
+    }
     colours, grey = (tiny(family, in_chans=n).double().eval() for n in (3, 1))
     for model in (colours, grey):
         model.load_state_dict(weights)
