@@ -28,7 +28,13 @@ def takes_a_step(model, loss):
 
 
 @pytest.mark.parametrize('head', ['Unet', 'UPerNet'])
-@pytest.mark.parametrize('name', ['regionvit_small', 'focal_tiny', 'rmt_tiny', 'vil_tiny'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'regionvit_small',
+        *(pytest.param(n, marks=pytest.mark.sweep) for n in ('focal_tiny', 'rmt_tiny', 'vil_tiny')),
+    ],
+)
 def test_segmentation_models_pytorch(head, name):
     smp = pytest.importorskip('segmentation_models_pytorch')
     torch.manual_seed(0)

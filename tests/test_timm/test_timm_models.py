@@ -34,16 +34,19 @@ def test_every_size_is_as_its_cfg_says(name):
     assert model.feature_info[-1]['reduction'] == 32
     for info in model.feature_info:
         model.get_submodule(info['module'])
-    features = model.eval()(torch.empty(1, *cfg['input_size'], device='meta'))
-    assert features.shape == (1, 1000)
 
 
-@every_family
-def test_pool_size(family):
-    model = timm.create_model(NAMES[family]).eval()
-    with torch.no_grad():
-        x = model.forward_features(torch.randn(1, 3, 224, 224))
-    assert x.shape == (1, model.num_features, *model.pretrained_cfg['pool_size'])
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(n, marks=() if n in NAMES.values() else pytest.mark.sweep) for n in SIZES],
+)
+def test_every_size_classifies(name):
+    with torch.device('meta'), WithoutValues():
+        model = timm.create_model(name).eval()
+    cfg = model.pretrained_cfg
+    x = model.forward_features(torch.empty(1, *cfg['input_size'], device='meta'))
+    assert x.shape == (1, model.num_features, *cfg['pool_size'])
+    assert model.forward_head(x).shape == (1, 1000)
 
 
 @every_family
@@ -187,7 +190,7 @@ def test_gradients_are_the_same_when_checkpointed(family):
 
 
 @every_family
-@pytest.mark.parametrize('features_only', [False, True])
+@pytest.mark.parametrize('features_only', [pytest.param(False, marks=pytest.mark.sweep), True])
 def test_export(family, features_only):
     model, x = build(family, features_only=features_only).double().eval(), image(64, 64).double()
     with torch.no_grad():
