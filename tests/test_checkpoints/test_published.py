@@ -504,9 +504,10 @@ def test_in_a_detector(tmp_path):
 @every_family
 def test_weights_for_colours_are_summed_for_grey_images(files):
     """A grey image then gives what three equal channels give."""
-    colour, grey = files.build(), files.build(in_channels=1)
-    load_published(colour, files.state())
-    report = load_published(grey, files.state())
+    colour, grey = files.build().double(), files.build(in_channels=1).double()
+    weights = {n: t.double() if t.is_floating_point() else t for n, t in files.state().items()}
+    load_published(colour, weights)
+    report = load_published(grey, weights)
     first = [n for n, t in colour.state_dict().items() if grey.state_dict()[n].shape != t.shape]
     assert first and sorted(report.summed) == sorted(first) and not report.resized
     assert 'summed over colours, for images of one channel: stem.' in str(report)
