@@ -33,6 +33,7 @@ from ..deploy import (
     export_program,
     least_side,
     load_runner,
+    needs,
     write_onnx,
     write_pt2,
 )
@@ -44,6 +45,7 @@ from ..running.predicting import KINDS, classes_and_colours
 
 # Largest difference that is taken for rounding, over the standard deviation of the output.
 LIMITS = {torch.float32: 1e-4, torch.float16: 0.1}
+LONGEST = 1344  # side, in pixels, of the picture that a file for all sizes is checked with
 _GO_ON = {
     'classifier': 'softmax of the logits gives the scores of the classes',
     'segmenter': 'argmax of the logits over the classes gives the class of each pixel',
@@ -107,6 +109,8 @@ def main() -> None:
     logging.disable(logging.INFO)
     with plain_errors():
         form = check_path(args.out, args.format)
+        if form == 'onnx':
+            needs('onnx', 'onnxscript', 'onnxruntime')
         picture = read_picture(args.picture)
         cfg, model, metadata = read_model(args)
         kind = metadata['kind']
@@ -244,7 +248,8 @@ def checks(
     else:
         least = least_side(backbone)
         sizes = [(least, least), (least + 5 * STEP, least + 2 * STEP)]
-        shape = tuple(max(least, round(side / STEP) * STEP) for side in picture.shape[:2])
+        scale = min(1, LONGEST / max(picture.shape[:2]))
+        shape = tuple(max(least, round(scale * s / STEP) * STEP) for s in picture.shape[:2])
     for batch, each in ((1, sizes[0]), (1, sizes[-1]), (2, sizes[-1]))[len(sizes) == 1 :]:
         images = example_for(backbone, each, batch, seed=batch)
         yield 'random', images if inside is None else 64 * images + 128

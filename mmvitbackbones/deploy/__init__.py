@@ -1,7 +1,7 @@
 """Models as files that run without this package: ``torch.export`` and ONNX."""
 
 from .comparison import Comparison, compare
-from .files import OPSET, check_path, load_runner, write_onnx, write_pt2
+from .files import OPSET, check_path, load_runner, needs, write_onnx, write_pt2
 from .model import Normalisation, OutputModel
 from .sizes import STEP, example_for, export_program, least_side
 
@@ -17,6 +17,7 @@ __all__ = [
     'export_program',
     'least_side',
     'load_runner',
+    'needs',
     'write_onnx',
     'write_pt2',
 ]
