@@ -15,6 +15,7 @@ from torch.utils import flop_counter
 from . import cpu
 from .backend import cached, records_one_graph, why_plain
 from .chunked import at_a_time, in_parts, token_slices
+from .watching import is_watched, shown
 from .windows import Neighbourhood, grid, merge
 
 
@@ -50,9 +51,14 @@ def softmax_attention(
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
-    if q.shape[0] == 0 and mask is not None:
-        # torch's own would leave the bias of an empty batch without a gradient.
-        return (q @ k.mT + mask).softmax(-1).to(v.dtype) @ v
+    if is_watched() or (q.shape[0] == 0 and mask is not None):
+        # torch's own shows no weights, and leaves the bias of an empty batch without a gradient.
+        scores = q * q.shape[-1] ** -0.5 @ k.mT
+        if mask is not None:
+            is_flags = mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, float('-inf')) if is_flags else scores + mask
+        weights = F.dropout(scores.softmax(-1), dropout_p)
+        return shown(weights).to(v.dtype) @ v
     with torch.autocast('cpu', enabled=False):  # would round the bias
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     # Its order in memory is that of the kernel that runs, and an exported graph runs by any.
@@ -72,7 +78,7 @@ def weighted_attention(q: Tensor, k: Tensor, v: Tensor, weight: Tensor) -> Tenso
         Tensor: (B, heads, N, d).
     """
     scores = q * q.shape[-1] ** -0.5 @ k.mT
-    return (scores.softmax(-1, dtype=weight.dtype) * weight).to(v.dtype) @ v
+    return shown(scores.softmax(-1, dtype=weight.dtype) * weight).to(v.dtype) @ v
 
 
 def attend(

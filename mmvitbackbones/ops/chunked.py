@@ -36,14 +36,14 @@ def in_parts(
             are summed over the parts, in float32 at least.
         parts (Iterable[slice]): The parts, one after the other.
         total (int): Where the last part ends. Exporters, tracers and transformations of
-            ``torch.func`` see a single part that is as long.
+            ``torch.func`` see a single part that is as long, and so does who watches the weights.
         dim (int): Dimension of the results along which the parts follow each other.
         random (bool): Whether ``compute`` draws random numbers. Defaults to False.
 
     Returns:
         Tensor: The results of all parts.
     """
-    if records_one_graph() or not total:
+    if records_one_graph() or is_watched() or not total:
         return compute(slice(0, total), *shared)
     if not torch.is_grad_enabled():
         # A view of a parameter requires grad even under no_grad, and fused attention refuses it.
