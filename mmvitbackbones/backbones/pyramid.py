@@ -46,6 +46,7 @@ class Pyramid(BaseModule):
     Attributes:
         channels (tuple[int, ...]): Channels of each map that is emitted.
         strides (tuple[int, ...]): Pixels of the image between neighbouring tokens of each.
+        stage_strides (tuple[int, ...]): The same of all stages, also those that are not emitted.
         family (Family): Of the class: which published files fit, and how they are read.
 
     Raises:
@@ -95,6 +96,7 @@ class Pyramid(BaseModule):
         self.out_indices = out_indices
         self.channels = tuple(dims[i] for i in out_indices)
         self.strides = tuple(strides[i] for i in out_indices)
+        self.stage_strides = tuple(strides)
         self.out_norm = out_norm
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval

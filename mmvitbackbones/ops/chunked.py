@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .backend import known, recomputed, records_one_graph, why_plain
+from .watching import is_watched
 
 # Bytes of scores computed at a time on a CPU: small enough to stay in the cache.
 _CHUNK_BYTES = 16 * 2**20
