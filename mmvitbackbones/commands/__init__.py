@@ -11,6 +11,7 @@ COMMANDS = dict(
     test='evaluate one',
     predict='run one on images, folders or videos',
     check_data='look for faults in the data of a config',
+    visualize='draw what backbones see: attention, receptive field, features, Grad-CAM',
     export='write one as an ONNX file or for torch.export',
     download='fetch the weights that are published for a config',
     demo='train, evaluate and draw a small detector on handwritten digits',

@@ -18,6 +18,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..datasets.digit_scenes import write_image
+from ..seeing.colours import principal_colours
 from .runner_model import model_of
 
 SIDE = 256  # pixels a picture, each
@@ -93,7 +94,7 @@ class PredictionGridHook(Hook):
         self._columns.append(_column(title, found))
         columns = self._columns
         if done == total:
-            columns = [*columns, _column('first features', _coloured(features))]
+            columns = [*columns, _column('first features', principal_colours(features))]
         path = Path(runner.work_dir, self.file_name)
         write_image(path, np.hstack(columns)[..., ::-1])
         runner.logger.info(f'Predictions so far: {path}')
@@ -130,18 +131,6 @@ def _drawn(visualizer: Visualizer, sample: Any, **what: Any) -> np.ndarray:
     what = {'draw_gt': False, 'draw_pred': False, **what}
     visualizer.add_datasample('picture', image, sample, **what)
     return visualizer.get_image()
-
-
-def _coloured(maps: list[torch.Tensor]) -> list[np.ndarray]:
-    """Maps (C, H, W) as RGB: their three principal components, the same for all."""
-    tokens = torch.cat([map_.flatten(1).T for map_ in maps]).float()
-    mean = tokens.mean(dim=0)
-    _, _, directions = torch.linalg.svd(tokens - mean, full_matrices=False)
-    values = (tokens - mean) @ directions[:3].T
-    low, high = (torch.quantile(values[::7], q, dim=0) for q in (0.02, 0.98))
-    colours = ((values - low) / (high - low)).clamp(0, 1).mul(255).byte().cpu().numpy()
-    parts = np.split(colours, np.cumsum([map_[0].numel() for map_ in maps])[:-1])
-    return [part.reshape(*map_.shape[1:], 3) for part, map_ in zip(parts, maps)]
 
 
 def _column(title: str, pictures: list[np.ndarray]) -> np.ndarray:

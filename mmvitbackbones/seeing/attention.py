@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -76,6 +76,7 @@ class View:
         cell (tuple[float, float]): Height and width of a query in pixels of the image.
         grid (tuple[int, int]): Rows and columns of queries, with padding.
         keys (Sequence[Keys]): What the K keys are, in their order.
+        of_tokens (bool): Whether the queries are local tokens.
     """
 
     name: str
@@ -84,6 +85,7 @@ class View:
     cell: tuple[float, float]
     grid: _Size
     keys: Sequence[Keys]
+    of_tokens: bool = True
 
     def place(self, y: float, x: float) -> _Size:
         """Row and column of the query at a pixel."""
@@ -118,6 +120,7 @@ class RowsThenColumns:
     name: str
     rows: View
     columns: View
+    of_tokens = True
 
     def at(self, y: float, x: float) -> list[Part]:
         """What the query at a pixel of the image attends to, over rows and columns."""
@@ -200,7 +203,7 @@ def watch_blocks(
     backbone: Pyramid,
     image: Tensor,
     see: Callable[[BlockAttention], object],
-    wanted: Callable[[int, int], bool] = lambda stage, block: True,
+    wanted: Container[tuple[int, int]] | None = None,
 ) -> tuple[Tensor, ...]:
     """Run a backbone, and show the attention of its blocks one after the other.
 
@@ -209,8 +212,8 @@ def watch_blocks(
         image (Tensor): (1, C, H, W).
         see (Callable[[BlockAttention], object]): Called with each block's attention; what it does
             not keep is forgotten.
-        wanted (Callable[[int, int], bool]): Which blocks, given numbers of stage and block from 0.
-            Defaults to all.
+        wanted (Container[tuple[int, int]], optional): Numbers of stage and block, from 0; None:
+            all blocks.
 
     Returns:
         tuple[Tensor, ...]: The backbone's maps.
@@ -249,7 +252,7 @@ def watch_blocks(
 
     for i, stage in enumerate(backbone.stages):
         for j, block in enumerate(cast(nn.ModuleList, stage.blocks)):
-            if wanted(i, j):
+            if wanted is None or (i, j) in wanted:
                 _reader(block)
                 handles.append(block.register_forward_pre_hook(begin(i, j)))
                 handles.append(block.register_forward_hook(end))
@@ -330,6 +333,7 @@ def _of_regionvit(running: _Running) -> list[AnyView]:
                 _cell(side),
                 regions,
                 [among],
+                of_tokens=False,
             )
         )
     first = len(keys) - 1
@@ -345,7 +349,7 @@ def _of_regionvit(running: _Running) -> list[AnyView]:
     )
     if first:
         views.append(
-            View('2. its region to its window', local[:, :, :1], (1, 1), _cell(side), regions, keys)
+            View('2. its region to its window', local[:, :, :1], (1, 1), _cell(side), regions, keys, of_tokens=False)
         )
     return views
 
@@ -404,6 +408,7 @@ def _of_vil(running: _Running) -> list[AnyView]:
                     whole,
                     (1, 1),
                     [no_place, everything],
+                    of_tokens=False,
                 )
             )
     return views
