@@ -44,6 +44,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmvitbackbones', 'mmvitbackbones.*']),
+    package_data={'mmvitbackbones.seeing': ['page.html']},
     scripts=['tools/mmvit'],
     python_requires='>=3.10',
     # mmcv or mmcv-lite is needed too: checked at import, as pip cannot express "either".

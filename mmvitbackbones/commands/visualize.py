@@ -94,7 +94,9 @@ def check(args: argparse.Namespace) -> list[str | None]:
     if not (args.out or args.html or args.gallery):
         raise ValueError('nothing to draw: name --out FOLDER, --html FILE or --gallery FILE')
     if len(args.checkpoints) > MOST:
-        raise ValueError(f'up to {MOST} checkpoints stand side by side, got {len(args.checkpoints)}')
+        raise ValueError(
+            f'up to {MOST} checkpoints stand side by side, got {len(args.checkpoints)}'
+        )
     if not all(0 <= value < 1 for value in args.point):
         x, y = args.point
         raise ValueError(f'--point takes two parts, from 0 to below 1, got {x} {y}')
@@ -151,6 +153,7 @@ def pictures(subject: Subject, args: argparse.Namespace) -> None:
     assert stage is not None
     count = len(stages[stage].blocks)
     block = chosen('block', args.block, count, count - 1)
+    assert block is not None
     point = args.point[1] * subject.size[0], args.point[0] * subject.size[1]
     label = label_of(subject, args.label)
 

@@ -313,21 +313,18 @@ def _of_regionvit(running: _Running) -> list[AnyView]:
     rows, columns = regions = tokens.shape[1], tokens.shape[2]
     assert isinstance(running.module, Encoder)
     side = running.module.bias.window * running.stride
-    local = running.weights[-1]
-    in_window = Keys(
-        'its window',
-        Neighbourhood(window),
-        (rows * window[0], columns * window[1]),
-        _cell(running.stride),
-    )
+    # With published padding there may be regions without a window on the map.
+    own = grid(running.size, window)
+    local = running.weights[-1].unflatten(0, regions)[: own[0], : own[1]].flatten(0, 1)
+    in_window = Keys('its window', Neighbourhood(window), running.size, _cell(running.stride))
     keys = [in_window]
     views: list[AnyView] = []
     if isinstance(running.module, R2LEncoder):
-        keys.insert(0, Keys('its region', Neighbourhood((1, 1)), regions, _cell(side)))
+        keys.insert(0, Keys('its region', Neighbourhood((1, 1)), own, _cell(side)))
         among = Keys('regions', Neighbourhood(regions), regions, _cell(side))
         views.append(
             View(
-                '1. its region to all regions',
+                'first: its region to all regions',
                 running.weights[0],
                 regions,
                 _cell(side),
@@ -339,7 +336,7 @@ def _of_regionvit(running: _Running) -> list[AnyView]:
     first = len(keys) - 1
     views.append(
         View(
-            '2. token to its window and its region' if first else 'token to its window',
+            'token to its region and window' if first else 'token to its window',
             local[:, :, first:],
             window,
             _cell(running.stride),
@@ -349,7 +346,15 @@ def _of_regionvit(running: _Running) -> list[AnyView]:
     )
     if first:
         views.append(
-            View('2. its region to its window', local[:, :, :1], (1, 1), _cell(side), regions, keys, of_tokens=False)
+            View(
+                'its region to itself and window',
+                local[:, :, :1],
+                (1, 1),
+                _cell(side),
+                own,
+                keys,
+                of_tokens=False,
+            )
         )
     return views
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from .attention import AnyView, BlockAttention, Decay, Part
+from .attention import AnyView, BlockAttention, Decay, Part, View
 from .receptive_field import ReceptiveField
 from .subject import Subject, stages_of
 
@@ -25,7 +24,8 @@ PANEL = 3.4  # inches a side
 DPI = 120
 _HEAT = 'inferno'
 _QUERY = '#00e5ff'
-_PICTURE = 0.55  # how bright a picture is below what is drawn on it
+_PICTURE = 0.55  # how strong a picture is below what is drawn on it
+_COVER = 0.8  # how much of it that hides
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -49,10 +49,9 @@ def attention_figure(
     Returns:
         Figure: To be saved.
     """
-    panels = []
+    panels: list[tuple[AnyView, list[Part]]] = []
     for view in attention.views:
-        for number, parts in enumerate(_by_grid(view.at(*point))):
-            panels.append((view, number, parts))
+        panels += [(view, parts) for parts in _by_grid(view.at(*point))]
     figure, axes = _panels(1 + len(panels), subject.size)
     heads = f'mean of {attention.heads} heads'
     if head is not None:
@@ -66,11 +65,11 @@ def attention_figure(
     axes[0].imshow(subject.picture, extent=_extent(subject.size))
     mark_query(axes[0], point, attention.stride)
     axes[0].set_title('the query', fontsize=9)
-    for ax, (view, number, parts) in zip(axes[1:], panels):
-        shown = draw_parts(ax, subject, parts, head, _most(view.at(*point), head))
-        mark_query(ax, point, attention.stride)
-        title = '\n'.join(textwrap.wrap(view.name, 36)) if number == 0 else ''
-        ax.set_title(f'{title}\n{_shares(view, parts, head)}'.strip(), fontsize=9)
+    for ax, (view, parts) in zip(axes[1:], panels):
+        shown = draw_parts(ax, subject, parts, head)
+        cell = view.cell[0] if isinstance(view, View) else attention.stride
+        mark_query(ax, point, cell)
+        ax.set_title(f'{view.name}\n{_shares(view, parts, head)}', fontsize=9)
         bar = figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
         bar.set_label('decay' if isinstance(view, Decay) else 'weight of a key', fontsize=8)
         bar.ax.tick_params(labelsize=7)
@@ -99,7 +98,7 @@ def receptive_field_figure(subject: Subject, fields: Sequence[ReceptiveField]) -
             fontsize=8,
         )
         bar = figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
-        bar.set_label('square root of the gradient by its maximum', fontsize=7)
+        bar.set_label('fourth root of gradient / maximum', fontsize=7)
         bar.ax.tick_params(labelsize=7)
     return figure
 
@@ -162,7 +161,7 @@ def mark_query(ax: Axes, point: tuple[float, float], side: float) -> None:
 
 
 def draw_parts(
-    ax: Axes, subject: Subject, parts: Sequence[Part], head: int | None, most: float
+    ax: Axes, subject: Subject, parts: Sequence[Part], head: int | None
 ) -> ScalarMappable:
     """Draw keys at their places, the largest below; keys without a place as squares under it.
 
@@ -171,22 +170,26 @@ def draw_parts(
         subject (Subject): The backbone and its image.
         parts (Sequence[Part]): What a query attends to.
         head (int, optional): Number of the head, from 0; None: the mean of all.
-        most (float): The weight at the upper end of the colours.
 
     Returns:
         ScalarMappable: For a colour bar.
     """
     height, width = (float(side) for side in subject.size)
     _dim_picture(ax, subject)
-    norm = Normalize(0, max(most, 1e-12))
+    most = max(float(of_head(part.values, head).nan_to_num().max()) for part in parts)
+    # One key often outweighs all others, which are to be seen, too.
+    norm = PowerNorm(0.5, 0, max(most, 1e-12))
     placed = [part for part in parts if part.cell is not None]
     for part in sorted(placed, key=lambda part: -part.cell[0] if part.cell else 0):
         values = of_head(part.values, head).numpy()
         assert part.cell is not None
         rows, columns = values.shape
         extent = (0.0, columns * part.cell[1], rows * part.cell[0], 0.0)
-        ax.imshow(values, cmap=_HEAT, norm=norm, extent=extent, interpolation='nearest')
-        height, width = max(height, extent[2]), max(width, extent[1])
+        ax.imshow(
+            values, cmap=_HEAT, norm=norm, extent=extent, interpolation='nearest', alpha=_COVER
+        )
+        bottom, right = (int(places.max()) + 1 for places in np.nonzero(~np.isnan(values)))
+        height, width = max(height, bottom * part.cell[0]), max(width, right * part.cell[1])
     for part in parts:
         if part.cell is None:
             values = of_head(part.values, head).numpy()
@@ -203,7 +206,7 @@ def draw_parts(
 
 def draw_field(ax: Axes, subject: Subject, field: ReceptiveField) -> ScalarMappable:
     """Draw a receptive field: the circle that holds half of it, the box that holds all."""
-    strength = field.strength.sqrt()
+    strength = field.strength.sqrt().sqrt()
     shown = _heat(ax, subject, (strength / strength.max()).numpy(), subject.size, 1.0, opaque=True)
     top, left, bottom, right = field.box()
     box = Rectangle(
@@ -219,10 +222,6 @@ def draw_field(ax: Axes, subject: Subject, field: ReceptiveField) -> ScalarMappa
 def of_head(values: Tensor, head: int | None) -> Tensor:
     """One head's of (heads, ...), or the mean of all."""
     return values.mean(0) if head is None else values[head]
-
-
-def _most(parts: Sequence[Part], head: int | None) -> float:
-    return max(float(of_head(part.values, head).nan_to_num().max()) for part in parts)
 
 
 def _by_grid(parts: Sequence[Part]) -> list[list[Part]]:
@@ -271,8 +270,8 @@ def _extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
 
 
 def _panels(count: int, size: tuple[int, int]) -> tuple[Figure, list[Axes]]:
-    """Axes without ticks, up to three in a row."""
-    columns = min(count, 3)
+    """Axes without ticks, two or three in a row."""
+    columns = 2 if count == 4 else min(count, 3)
     rows = -(-count // columns)
     ratio = min(max(size[0] / size[1], 0.6), 1.6)
     figure = Figure(

@@ -42,8 +42,9 @@ def gallery_figure(subjects: list[Subject], point: tuple[float, float]) -> Figur
         for attention in blocks:
             ax = axes[1 + attention.stage]
             parts = main_view(attention).at(y, x)
-            most = max(float(part.values.mean(0).nan_to_num().max()) for part in parts)
-            draw_parts(ax, subject, parts, None, most)
+            draw_parts(ax, subject, parts, None)
+            ax.set_xlim(0, subject.size[1])
+            ax.set_ylim(subject.size[0] * 1.15, 0)  # room for what has no place
             mark_query(ax, (y, x), attention.stride)
         field = receptive_field(subject.backbone, subject.image, len(last) - 1, y, x)
         draw_field(axes[stages + 1], subject, field)
