@@ -90,10 +90,12 @@ def _steps(subject: Subject, limit: int) -> Mapping[int, int]:
     steps = dict.fromkeys(views, 1)
     sizes = {stage: size(stage) for stage in views}
     while sum(sizes.values()) > limit:
-        largest = max(sizes, key=lambda stage: sizes[stage])
-        steps[largest] += 1
-        if steps[largest] > 1000:
+        # Those of which more than one row or column of queries is stored.
+        left = [i for i in views if steps[i] < max(side for view in views[i] for side in view.grid)]
+        if not left:
             raise ValueError(f'{subject.name}: its attention does not fit: a smaller --size does')
+        largest = max(left, key=lambda stage: sizes[stage])
+        steps[largest] += 1
         sizes[largest] = size(largest)
     return steps
 

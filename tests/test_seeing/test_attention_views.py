@@ -89,7 +89,7 @@ def what_heads_give(attention, block, parts):
         *among, local = attention.views[:2]
         keys = local.keys[-1]
         window = keys.seen.window
-        grid = tuple(a // b for a, b in zip(keys.grid, window))
+        grid = among[0].grid if among else tuple(-(-a // b) for a, b in zip(keys.grid, window))
         (v, *v_regions), (y, *y_regions) = (
             split(calls[-1].view(1, *grid, *calls[-1].shape[1:]), window, keys.grid)
             for calls in (values, given)
@@ -98,12 +98,16 @@ def what_heads_give(attention, block, parts):
         if not among:
             return [(local, found, y[0])]
         side = stride * block.bias.window
-        found[side] = by_head(v_regions[0][0])
+        found[side] = by_head(v_regions[0][0])[:, : local.keys[0].grid[0], : local.keys[0].grid[1]]
         regions = {side: by_head(values[0][0].unflatten(0, grid))}
         return [
             (among[0], regions, given[0][0].unflatten(0, grid)),
             (local, found, y[0]),
-            (attention.views[2], found, y_regions[0][0]),
+            (
+                attention.views[2],
+                found,
+                y_regions[0][0][: local.keys[0].grid[0], : local.keys[0].grid[1]],
+            ),
         ]
     local, *others = attention.views
     if isinstance(block, FocalBlock):
