@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
+from typing import Any
 
 from mmengine.config import Config
 
@@ -26,6 +27,10 @@ from ..running import (
     use_published,
     use_tta,
 )
+from ..running.predicting import KINDS
+
+# By its place, which is known wherever the config is read.
+PLOTS = 'mmvitbackbones.evaluation.ResultPlots'
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +42,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to a pickle file')
     parser.add_argument(
         '--show-dir', metavar='FOLDER', help='draw predictions beside the truth into this folder'
+    )
+    parser.add_argument(
+        '--plots',
+        metavar='FOLDER',
+        help='draw precision by recall, confusion matrix, worst and best images into this folder',
     )
     parser.add_argument(
         '--tta',
@@ -57,9 +67,15 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out:
         dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
-        metrics = cfg.test_evaluator
-        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-        cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=args.out)]
+        add_metric(cfg, dict(type=dump, out_file_path=args.out))
+    if args.plots:
+        scope = cfg.get('default_scope')
+        if scope not in KINDS:
+            raise ValueError(f'--plots is for {", ".join(KINDS)}, got default_scope={scope!r}')
+        if osp.isfile(args.plots):
+            raise ValueError(f'--plots {args.plots} is a file: name a folder')
+        plots = dict(type=PLOTS, folder=osp.abspath(args.plots), kind=KINDS[scope])
+        add_metric(cfg, plots)
     if args.show_dir:
         hook = cfg.default_hooks.get('visualization')
         if hook is None:
@@ -72,6 +88,13 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
         else:
             hook.update(draw=True, interval=1)
             cfg.visualizer.save_dir = folder
+
+
+def add_metric(cfg: Config, metric: dict[str, Any]) -> None:
+    """Add a metric to those of the test."""
+    metrics = cfg.test_evaluator
+    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    cfg.test_evaluator = [*metrics, metric]
 
 
 def main() -> None:
@@ -109,3 +132,5 @@ def main() -> None:
             make_demo_data(cfg)
     runner.register_hook(NameSampleHook())
     runner.test()
+    if args.plots:
+        print(f'Plots: {args.plots}')

@@ -7,6 +7,7 @@ most 0.4 % of that. Queries are stored a few tokens apart where all would be too
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,7 @@ def _steps(subject: Subject, limit: int) -> Mapping[int, int]:
         found = views.setdefault(attention.stage, [])
         for view in attention.views:
             if isinstance(view, View):  # its geometry: the weights themselves are too many to keep
-                shape = view.weights.shape
-                empty = torch.empty(shape, device='meta')
-                found.append(View(view.name, empty, view.queries, view.cell, view.grid, view.keys))
+                found.append(replace(view, weights=torch.empty_like(view.weights, device='meta')))
 
     def size(stage: int) -> int:
         total = 0

@@ -15,7 +15,8 @@ from mmvitbackbones.seeing.attention import View, watch_blocks
 from mmvitbackbones.seeing.encoding import encode
 from mmvitbackbones.seeing.page import write_page
 
-SHOTS = Path('work_dirs', 'page_screenshots')
+# For a person to judge.
+SHOTS = Path(__file__).parents[2] / 'work_dirs' / 'page_screenshots'
 
 
 def decoded(view, heads, data, row, column):

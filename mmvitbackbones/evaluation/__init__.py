@@ -1,0 +1,3 @@
+from .result_plots import ResultPlots
+
+__all__ = ['ResultPlots']
