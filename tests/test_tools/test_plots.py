@@ -3,14 +3,18 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.evaluator import Evaluator
+from mmengine.registry import MODELS, DefaultScope
 
 pytest.importorskip('mmdet')
 
-from running_tools import run, succeed, train_demo, without_workers
+from narrow_configs import narrow_config
+from running_tools import ROOT, run, succeed, without_workers
 
 from mmvitbackbones.evaluation import ResultPlots
 from mmvitbackbones.evaluation.matching import iou, match, precision_by_recall
+from mmvitbackbones.running import load_config
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 10]], float)
 
@@ -60,38 +64,40 @@ def is_picture(path):
     return pixels is not None and min(pixels.shape[:2]) > 100 and pixels.std() > 5
 
 
+FOUR = ['best', 'confusion_matrix', 'precision_recall', 'worst']
 KINDS = dict(
-    detector=('retinanet_rmt_t_1x', ['confusion_matrix', 'precision_recall', 'worst', 'best']),
-    segmenter=('semfpn_rmt_t_80k', ['confusion_matrix', 'worst', 'best']),
-    classifier=('demo_cls_rmt', ['confusion_matrix', 'precision_recall', 'worst', 'best']),
+    detector=('mmdet', 'retinanet_vil_s_1x', FOUR),
+    segmenter=('mmseg', 'upernet_vil_s_160k', ['best', 'confusion_matrix', 'worst']),
+    classifier=('mmpretrain', 'demo_cls_vil', FOUR),
 )
-PACKAGES = dict(detector='mmdet', segmenter='mmseg', classifier='mmpretrain')
 
 
-def narrow(kind):
-    if kind == 'classifier':
-        return []
-    arch = dict(
-        dims=[16, 16, 32, 32],
-        heads=[1, 1, 2, 2],
-        depths=[1, 1, 1, 1],
-        mlp_ratios=[2, 2, 2, 2],
-        decay_range=[[2, 6]] * 4,
-    )
-    options = [f'model.backbone.arch.{key}={value}' for key, value in arch.items()]
-    return [*options, 'model.neck.in_channels=[16,16,32,32]', 'demo.size=64']
+def untrained(name, folder):
+    """A narrow config, and a checkpoint for it."""
+    config = folder / 'narrow.py'
+    lines = [f"_base_ = '{ROOT}/configs/{name}.py'"]
+    if 'demo' not in name:
+        cfg = narrow_config(name)
+        lines += [f'model = {dict(_delete_=True, **cfg.model.to_dict())}']
+    config.write_text('\n'.join(lines))
+    cfg = load_config(str(config), demo=True)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'model.pth')
+    return config, folder / 'model.pth'
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_plots(kind, tmp_path):
-    pytest.importorskip(PACKAGES[kind])
-    name, expected = KINDS[kind]
-    options = [*narrow(kind), *without_workers('test'), 'test_dataloader.dataset.indices=8']
-    train_demo(name, tmp_path, options=narrow(kind))
-    checkpoint, plots = tmp_path / 'iter_1.pth', tmp_path / 'plots' / 'deep'
-    arguments = ('test', f'configs/{name}.py', checkpoint, '--demo', '--work-dir', tmp_path)
+    package, name, expected = KINDS[kind]
+    pytest.importorskip(package)
+    config, checkpoint = untrained(name, tmp_path)
+    options = [*without_workers('test'), 'test_dataloader.dataset.indices=8', 'demo.size=64']
+    plots = tmp_path / 'plots' / 'deep'
+    arguments = ('test', config, checkpoint, '--demo', '--work-dir', tmp_path)
     assert f'Plots: {plots}' in succeed(*arguments, '--plots', plots, options=options)
-    assert sorted(path.stem for path in plots.iterdir()) == sorted(expected)
+    assert sorted(path.stem for path in plots.iterdir()) == expected
     assert all(map(is_picture, plots.iterdir()))
     done = run(*arguments, '--plots', checkpoint, options=options)
     assert done.returncode == 2 and 'is a file: name a folder' in done.stderr
