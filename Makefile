@@ -9,6 +9,11 @@ FAMILY ?= regionvit
 LONG ?=
 SEED ?=
 
+# Of the gallery: whose models, a scene that none of them was trained on, and the query on it.
+FAMILIES := regionvit focal rmt vil
+SCENE := data/demo/images/validation/000011.jpg
+POINT := 0.58 0.36
+
 # Tests run on this many cores, each process on one.
 CORES ?= $(shell c=$$(nproc 2>/dev/null || echo 2); [ $$c -gt 8 ] && echo 8 || echo $$c)
 PYTEST := -m pytest -n $(CORES) --dist worksteal
@@ -17,11 +22,12 @@ OLDEST_PYTHON ?= python3.10
 OLDEST := .venv-oldest
 CORE_TESTS := tests/test_ops tests/test_layers tests/test_backbones tests/test_checkpoints
 
-.PHONY: help setup demo lint test test-oldest coverage sweep zoo
+.PHONY: help setup demo gallery lint test test-oldest coverage sweep zoo
 
 help:
 	@echo 'make demo   train, evaluate and draw a small Mask R-CNN with RegionViT; FAMILY=focal|rmt|vil,'
 	@echo '            LONG=1: three times as long, SEED=N'
+	@echo 'make gallery  draw what the four backbones of the demo see: docs/gallery.jpg (trains what is not there)'
 	@echo 'make test   check the style and types, then run the tests'
 	@echo 'make coverage     which lines the tests reach'
 	@echo 'make test-oldest  the core on the oldest versions, in an environment of its own'
@@ -38,6 +44,13 @@ setup:
 
 demo: setup
 	@$(RUN) tools/demo.py $(FAMILY) $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))
+
+gallery: setup
+	@for family in $(FAMILIES); do \
+	test -f work_dirs/demo_$$family/last_checkpoint || $(RUN) tools/demo.py $$family || exit 1; done
+	@$(RUN) tools/visualize.py $(SCENE) $$(for family in $(FAMILIES); do \
+	echo work_dirs/demo_$$family/$$(cat work_dirs/demo_$$family/last_checkpoint); done) \
+	--point $(POINT) --gallery docs/gallery.jpg
 
 lint: setup
 	$(RUN) -m ruff check .

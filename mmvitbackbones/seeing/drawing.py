@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor
 
-from .attention import AnyView, BlockAttention, Decay, Part, View
+from .attention import AnyView, BlockAttention, Decay, Part, View, token_strides
 from .receptive_field import ReceptiveField
 from .subject import Subject, stages_of
 
@@ -120,8 +120,11 @@ def pyramid_figure(
     figure.suptitle(f'{subject.name}: feature maps, principal components as colours', fontsize=11)
     axes[0].imshow(subject.picture, extent=_extent(subject.size))
     axes[0].set_title('the image', fontsize=9)
+    strides = token_strides(subject.backbone)
     for ax, map_, stage in zip(axes[1:], colours, stages):
-        ax.imshow(map_, extent=_extent(subject.size), interpolation='nearest')
+        extent = _extent([side * strides[stage] for side in map_.shape[:2]])
+        ax.imshow(map_, extent=extent, interpolation='nearest')
+        ax.set(xlim=(0, subject.size[1]), ylim=(subject.size[0], 0))
         ax.set_title(f'stage {stage + 1}: {map_.shape[1]} x {map_.shape[0]} tokens', fontsize=9)
     return figure
 
@@ -145,7 +148,8 @@ def grad_cam_figure(
     figure.suptitle(f'{subject.name}: Grad-CAM of {name!r}, stage {stage + 1}', fontsize=11)
     axes[0].imshow(subject.picture, extent=_extent(subject.size))
     axes[0].set_title(f'the image; score {score:.3g}', fontsize=9)
-    shown = _heat(axes[1], subject, seen, subject.size, 1.0)
+    stride = token_strides(subject.backbone)[stage]
+    shown = _heat(axes[1], subject, seen, stride)
     axes[1].set_title(f'{seen.shape[1]} x {seen.shape[0]} tokens', fontsize=9)
     bar = figure.colorbar(shown, ax=axes[1], fraction=0.046, pad=0.03)
     bar.set_label('raises the score', fontsize=8)
@@ -183,6 +187,8 @@ def draw_parts(
     for part in sorted(placed, key=lambda part: -part.cell[0] if part.cell else 0):
         values = of_head(part.values, head).numpy()
         assert part.cell is not None
+        if np.isnan(values).all():  # a window as large as the map has nothing around it
+            continue
         rows, columns = values.shape
         extent = (0.0, columns * part.cell[1], rows * part.cell[0], 0.0)
         ax.imshow(
@@ -207,7 +213,7 @@ def draw_parts(
 def draw_field(ax: Axes, subject: Subject, field: ReceptiveField) -> ScalarMappable:
     """Draw a receptive field: the circle that holds half of it, the box that holds all."""
     strength = field.strength.sqrt().sqrt()
-    shown = _heat(ax, subject, (strength / strength.max()).numpy(), subject.size, 1.0, opaque=True)
+    shown = _heat(ax, subject, (strength / strength.max()).numpy(), 1, opaque=True)
     top, left, bottom, right = field.box()
     box = Rectangle(
         (left, top), right - left, bottom - top, fill=False, edgecolor='white', linewidth=1.5
@@ -242,19 +248,20 @@ def _shares(view: AnyView, parts: Sequence[Part], head: int | None) -> str:
 
 
 def _heat(
-    ax: Axes,
-    subject: Subject,
-    values: np.ndarray,
-    size: tuple[int, int],
-    most: float,
-    opaque: bool = False,
+    ax: Axes, subject: Subject, values: np.ndarray, cell: float, opaque: bool = False
 ) -> ScalarMappable:
-    norm = Normalize(0, most)
+    """Values from 0 to 1, at cells of some pixels, on the picture."""
+    norm = Normalize(0, 1)
     _dim_picture(ax, subject)
-    alpha = 1.0 if opaque else 0.6
     ax.imshow(
-        values, cmap=_HEAT, norm=norm, extent=_extent(size), alpha=alpha, interpolation='nearest'
+        values,
+        cmap=_HEAT,
+        norm=norm,
+        extent=_extent([side * cell for side in values.shape]),
+        alpha=1.0 if opaque else 0.6,
+        interpolation='nearest',
     )
+    ax.set(xlim=(0, subject.size[1]), ylim=(subject.size[0], 0))
     return ScalarMappable(norm, _HEAT)
 
 
@@ -265,7 +272,7 @@ def _dim_picture(ax: Axes, subject: Subject) -> None:
     ax.imshow(pale, cmap='gray', vmin=0, vmax=255, extent=_extent(subject.size))
 
 
-def _extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _extent(size: Sequence[float]) -> tuple[float, float, float, float]:
     return 0, size[1], size[0], 0
 
 

@@ -44,7 +44,9 @@ def gallery_figure(subjects: list[Subject], point: tuple[float, float]) -> Figur
             parts = main_view(attention).at(y, x)
             draw_parts(ax, subject, parts, None)
             ax.set_xlim(0, subject.size[1])
-            ax.set_ylim(subject.size[0] * 1.15, 0)  # room for what has no place
+            # Room for what has no place.
+            more = any(part.cell is None for part in parts)
+            ax.set_ylim(subject.size[0] * (1.15 if more else 1), 0)
             mark_query(ax, (y, x), attention.stride)
         field = receptive_field(subject.backbone, subject.image, len(last) - 1, y, x)
         draw_field(axes[stages + 1], subject, field)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..backbones.regionvit import Encoder, split
 from ..deploy.model import raw_outputs
+from .attention import token_strides
 
 
 def grad_cam(
@@ -52,8 +53,8 @@ def grad_cam(
     if slope is None:
         raise ValueError(f'the class does not depend on stage {stage + 1}: name another --stage')
     if isinstance(block, Encoder):
-        window = entered[0][1]
-        size = tuple(count * side for count, side in zip(tokens.shape[1:3], window))
+        window, stride = entered[0][1], token_strides(model.backbone)[stage]
+        size = [-(-side // stride) for side in image.shape[2:]]
         tokens, slope = (split(x, window, size)[0] for x in (tokens, slope))
     importance = slope.mean((1, 2), keepdim=True)
     seen = (importance * tokens).sum(-1)[0].clamp(min=0).detach()
