@@ -24,7 +24,7 @@ def grad_cam(
     Args:
         model (Any): A classifier, segmenter or detector with a backbone of this package, in
             evaluation mode. The score is a classifier's logit; a segmenter's logits where it finds
-            the class, summed (Vinogradova et al., 2020); the scores of a detector's finds, summed.
+            the class, summed (Vinogradova et al., 2020); the best score of a detector's finds.
         image (Tensor): (1, C, H, W), as the model takes it.
         label (int, optional): Number of the class; None: the one that the model is most sure of.
         stage (int): The stage, from 0.
@@ -62,8 +62,10 @@ def grad_cam(
 
 
 def _score(model: Any, image: Tensor, label: int | None) -> tuple[int, Tensor]:
-    if hasattr(model, 'roi_head') or hasattr(model, 'bbox_head'):
-        return _score_of_finds(model, image, label)
+    if getattr(model, 'roi_head', None) is not None:
+        return _score_of_regions(model, image, label)
+    if hasattr(model, 'bbox_head'):
+        return _score_of_places(model, image, label)
     logits = raw_outputs(model, image)['logits']
     if logits.dim() == 2:
         label = int(logits[0].argmax()) if label is None else label
@@ -75,7 +77,24 @@ def _score(model: Any, image: Tensor, label: int | None) -> tuple[int, Tensor]:
     return label, logits[0, label][found == label].sum()
 
 
-def _score_of_finds(model: Any, image: Tensor, label: int | None) -> tuple[int, Tensor]:
+def _score_of_places(model: Any, image: Tensor, label: int | None) -> tuple[int, Tensor]:
+    """Of a detector without regions: it detaches what it predicts, so of its raw outputs."""
+    head = model.bbox_head
+    logits = torch.cat(
+        [
+            each[0].unflatten(0, (-1, head.cls_out_channels)).transpose(0, 1).flatten(1)
+            for name, each in raw_outputs(model, image).items()
+            if name.startswith('cls_score')
+        ],
+        dim=1,
+    )
+    scores = logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(0)[:-1]
+    best = scores.amax(1)
+    label = int(best.argmax()) if label is None else label
+    return label, best[label]
+
+
+def _score_of_regions(model: Any, image: Tensor, label: int | None) -> tuple[int, Tensor]:
     from mmdet.structures import DetDataSample
 
     size = tuple(image.shape[2:])
@@ -94,6 +113,4 @@ def _score_of_finds(model: Any, image: Tensor, label: int | None) -> tuple[int, 
     scores = found.scores[found.labels == label] if len(found.scores) else found.scores
     if label is None or not len(scores):
         raise ValueError('the detector finds nothing of this class: name another --class')
-    if not scores.requires_grad:
-        raise ValueError(f'the scores of {type(model).__name__} cannot be differentiated')
-    return label, scores.sum()
+    return label, scores.max()
