@@ -34,6 +34,8 @@ NOT_RUN = {
     '.venv/bin/python tools/test.py work_dirs/': 'test_own_data runs it, on what it has trained',
     '.venv/bin/python tools/export.py work_dirs/': 'test_export runs it, on what it has made',
     'OMP_NUM_THREADS=1 .venv/bin/torchrun': 'test_demo_tool runs two processes',
+    'TOOLS=': 'names a folder of the environment',
+    '.venv/bin/python $TOOLS/': 'tools of OpenMMLab, whose options are theirs',
     'tools/dist_': 'needs several GPUs; test_bad_input reads the scripts',
     'tools/slurm_': 'needs a cluster',
 }
