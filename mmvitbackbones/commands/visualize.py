@@ -156,6 +156,8 @@ def pictures(subject: Subject, args: argparse.Namespace) -> None:
     assert block is not None
     point = args.point[1] * subject.size[0], args.point[0] * subject.size[1]
     label = label_of(subject, args.label)
+    if subject.model is None and label is not None:
+        raise ValueError(f'--class needs a whole model: {subject.name} is a backbone alone')
 
     def written(what: str) -> Path:
         path = Path(args.out, f'{subject.name}_{what}.png')
@@ -175,10 +177,7 @@ def pictures(subject: Subject, args: argparse.Namespace) -> None:
         emitted = subject.backbone.out_indices
         save(pyramid_figure(subject, colours, emitted), written('pyramid'))
     if subject.model is None:
-        reason = 'the file holds a backbone alone'
-        if label is not None:
-            raise ValueError(f'--class needs a whole model: {subject.name}: {reason}')
-        print(f'No Grad-CAM: {reason}')
+        print('No Grad-CAM: the file holds a backbone alone')
         return
     try:
         seen, label, score = grad_cam(subject.model, subject.image, label, stage)

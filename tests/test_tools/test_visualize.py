@@ -81,7 +81,7 @@ def test_published_backbone_alone(tmp_path, folder):
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {f'RMT-T_{what}.png' for what in WHAT if what != 'grad_cam'}
     done = run(*arguments, *config, '--class', 'dog')
-    assert done.returncode == 2 and 'error: ' in done.stderr
+    assert done.returncode == 2 and '--class needs a whole model: RMT-T' in done.stderr
     done = run(*arguments)
     assert done.returncode == 2 and 'name it by --config' in done.stderr
 
