@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -40,6 +39,7 @@ from ..deploy import (
 from ..running import load_config, plain_errors, use_published
 from ..running.carried_config import test_dataset
 from ..running.cfg_options import OptionsAction
+from ..running.image_files import read_pixels
 from ..running.loading import load_complete
 from ..running.predicting import KINDS, classes_and_colours
 
@@ -228,10 +228,7 @@ def read_picture(path: str | None) -> np.ndarray:
         from sklearn.datasets import load_sample_image
 
         return load_sample_image('china.jpg')[..., ::-1]
-    pixels = mmcv.imread(path)
-    if pixels is None:
-        raise ValueError(f'{path} is no image')
-    return pixels
+    return read_pixels(path)
 
 
 def checks(

@@ -120,6 +120,19 @@ def read_images(
         yield Image(file, file.name, pixels)
 
 
+def read_pixels(path: str) -> np.ndarray:
+    """Read one image, BGR (H, W, 3).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image.
+    """
+    pixels = mmcv.imread(path)
+    if pixels is None:
+        raise ValueError(f'{path} is no image')
+    return pixels
+
+
 def count_images(files: Iterable[ImageFile]) -> int:
     """How many images there are, frames included, as far as the videos say."""
     return sum(mmcv.VideoReader(file.path).frame_cnt if file.is_video else 1 for file in files)

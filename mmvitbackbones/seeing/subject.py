@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -20,6 +19,7 @@ from ..backbones.pyramid import MIN_SIZE, Pyramid, Stage
 from ..checkpoints import load_published, read_checkpoint
 from ..deploy.model import Normalisation
 from ..running.carried_config import test_dataset
+from ..running.image_files import read_pixels
 from ..running.loading import load_complete
 from ..running.predicting import KINDS, classes_and_colours, config_for
 
@@ -64,9 +64,7 @@ def read_picture(path: str, longest: int) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no image, or too small.
     """
-    pixels = mmcv.imread(path)
-    if pixels is None:
-        raise ValueError(f'{path} is no image')
+    pixels = read_pixels(path)
     scale = min(1.0, longest / max(pixels.shape[:2]))
     height, width = (round(side * scale) for side in pixels.shape[:2])
     if min(height, width) < MIN_SIZE:

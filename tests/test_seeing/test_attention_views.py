@@ -26,6 +26,7 @@ FORMS = [
     ('RMT', dict(decay=None)),
     ('VisionLongformer', dict(attention='full')),
     ('VisionLongformer', dict(attention='full', position='ape')),
+    ('VisionLongformer', dict(position='ape')),
     ('VisionLongformer', dict(shift_mode=-1)),
     ('VisionLongformer', dict(num_global_tokens=0)),
     ('VisionLongformer', dict(outputs='all', num_global_tokens=3)),

@@ -161,6 +161,10 @@ def test_openmmlabs_reader_lists_every_config(found, mim):
     assert configs - {*found['listed']} == demos
 
 
+def test_the_page_is_there(environment):
+    assert (environment.packages / 'mmvitbackbones/seeing/page.html').is_file()
+
+
 def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
     for folder in map(Path, site.getsitepackages()):
         for path in folder.iterdir():
