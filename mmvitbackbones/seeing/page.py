@@ -37,7 +37,11 @@ def write_page(subjects: Sequence[Subject], point: Sequence[float], path: Path) 
     limit = (LIMIT - _REST) * 3 // 4 // len(subjects)
     backbones = []
     for subject in subjects:
-        stages, weights = encode(subject, limit)
+        for size in (2 * limit, limit):  # compressed to half as a rule, but not always
+            stages, weights = encode(subject, size)
+            packed = zlib.compress(weights)
+            if len(packed) <= limit:
+                break
         backbones.append(
             dict(
                 name=subject.name,
@@ -45,7 +49,7 @@ def write_page(subjects: Sequence[Subject], point: Sequence[float], path: Path) 
                 size=subject.size,
                 picture=_as_url(subject.picture),
                 stages=stages,
-                weights=base64.b64encode(zlib.compress(weights, 6)).decode(),
+                weights=base64.b64encode(packed).decode(),
             )
         )
     colours = (matplotlib.colormaps['inferno'](np.arange(256))[:, :3] * 255).round().astype(int)

@@ -67,7 +67,7 @@ def is_picture(path):
 FOUR = ['best', 'confusion_matrix', 'precision_recall', 'worst']
 KINDS = dict(
     detector=('mmdet', 'retinanet_vil_s_1x', FOUR),
-    segmenter=('mmseg', 'upernet_vil_s_160k', ['best', 'confusion_matrix', 'worst']),
+    segmenter=('mmseg', 'semfpn_rmt_t_80k', ['best', 'confusion_matrix', 'worst']),
     classifier=('mmpretrain', 'demo_cls_vil', FOUR),
 )
 

@@ -62,7 +62,7 @@ def test_four_families_at_once(folder, tmp_path):
     page, gallery = tmp_path / 'new' / 'page.html', tmp_path / 'gallery.png'
     said = succeed(
         *('visualize', folder / 'photo.jpg', *files, '--out', tmp_path / 'out'),
-        *('--html', page, '--gallery', gallery, '--size', 120, '--point', 0.3, 0.6),
+        *('--html', page, '--gallery', gallery, '--size', 72, '--point', 0.3, 0.6),
     )
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {f'{family}_{what}.png' for family in CONFIGS for what in WHAT}, said
