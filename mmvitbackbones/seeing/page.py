@@ -37,8 +37,8 @@ def write_page(subjects: Sequence[Subject], point: Sequence[float], path: Path) 
     limit = (LIMIT - _REST) * 3 // 4 // len(subjects)
     backbones = []
     for subject in subjects:
-        for size in (2 * limit, limit):  # compressed to half as a rule, but not always
-            stages, weights = encode(subject, size)
+        for factor in (2, 1.5, 1):  # they are compressed, how far is not known before
+            stages, weights = encode(subject, int(factor * limit))
             packed = zlib.compress(weights)
             if len(packed) <= limit:
                 break
