@@ -53,7 +53,7 @@ setup(
         'det': DET,
         'seg': SEG,
         'cls': CLS,
-        'export': ['onnx', 'onnxscript', 'onnxruntime'],
+        'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
         'all': sorted({*DET, *SEG, *CLS}),
         'timm': ['timm>=1.0.31,<2'],
         'dev': ['build', 'coverage', 'hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff'],

@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     sizes.add_argument(
         '--dynamic',
         action='store_true',
-        help=f'images of all sizes that {STEP} divides, up to 2048 (for all but classifiers)',
+        help=f'images of all sizes that {STEP} divides, 256 to 2048 (for all but classifiers)',
     )
     parser.add_argument(
         '--normalise',
@@ -131,12 +131,19 @@ def main() -> None:
             write_onnx(program, args.out, names, metadata, args.opset)
         else:
             write_pt2(program, args.out, names, metadata)
-    del program
-    print_file(args, form, kind, names, size, model.backbone)
-    if not agrees(args, exact, checks(model.backbone, size, picture, normalisation, inside)):
+        del program
+        print_file(args, form, kind, names, size, model.backbone)
+        good = False
+        try:
+            images = checks(model.backbone, size, picture, normalisation, inside)
+            good = agrees(args, exact, images)
+        finally:
+            if not good:
+                os.remove(args.out)
+    if not good:
         sys.exit(
-            f'error: {args.out} gives something else than the model: by more than '
-            f'{LIMITS[dtype_of(args)]:g} standard deviations of an output'
+            f'error: {args.out} gave something else than the model, by more than '
+            f'{LIMITS[dtype_of(args)]:g} standard deviations of an output, and was removed'
         )
 
 
@@ -208,13 +215,27 @@ def chosen_size(args: argparse.Namespace, cfg: Config, kind: str) -> tuple[int, 
         ValueError: If nothing tells a classifier's.
     """
     if args.size:
-        return tuple(args.size)
+        return args.size[0], args.size[1]
+    slides = cfg.model.get('test_cfg') or {}
+    if slides.get('mode') == 'slide':
+        height, width = slides['crop_size']
+        say(f'The segmenter slides over images: the file is of one crop, {height} x {width}')
+        return height, width
     if args.dynamic or kind != 'classifier':
         return None
-    steps = test_dataset(cfg).get('pipeline') or []
-    for side in [step[key] for key in ('crop_size', 'scale') for step in steps if step.get(key)]:
-        return (side, side) if isinstance(side, int) else tuple(side)
+    if side := center_crop(cfg):
+        return side
     raise ValueError('the config does not say the size of its images: give --size or --dynamic')
+
+
+def center_crop(cfg: Config) -> tuple[int, int] | None:
+    """Height and width of the crops that a classifier is tested on, if there are any."""
+    for step in test_dataset(cfg).get('pipeline') or []:
+        if str(step['type']).endswith('CenterCrop'):
+            side = step['crop_size']
+            # mmcv's sizes are of width and height.
+            return (side, side) if isinstance(side, int) else (side[1], side[0])
+    return None
 
 
 def read_picture(path: str | None) -> np.ndarray:

@@ -18,7 +18,7 @@ class Comparison:
 
     Attributes:
         difference (float): The largest one of an output from the model's, over the standard
-            deviation of that output.
+            deviation of that output; NaN where an output has one.
         seconds (float): The file's; the least of some runs.
         model_seconds (float): The model's.
     """
@@ -50,7 +50,14 @@ def compare(run: Runner, model: OutputModel, images: Tensor, repeats: int = 3) -
                 call()
                 taken.append(time.perf_counter() - start)
     differences = [
-        ((torch.from_numpy(one) - other).abs().max() / other.std()).item()
+        (torch.from_numpy(one) - other).abs().max() / _scale(other)
         for one, other in zip(ours, theirs, strict=True)
     ]
-    return Comparison(max(differences), min(times[0]), min(times[1]))
+    # Python's max() would pass over a NaN.
+    return Comparison(torch.stack(differences).max().item(), min(times[0]), min(times[1]))
+
+
+def _scale(output: Tensor) -> Tensor:
+    """Standard deviation of an output; of a constant one its value."""
+    scale = output.std(correction=0)
+    return scale if scale > 0 else output.abs().max().clamp_min(torch.finfo(output.dtype).tiny)

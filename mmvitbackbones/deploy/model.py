@@ -11,6 +11,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..checkpoints import is_classifier
+from ..checkpoints.family import family_of
+
 # Outputs of a dense head, by their place in what it returns.
 _OUTPUTS = ('cls_score', 'bbox_pred', 'centerness')
 
@@ -31,10 +34,20 @@ class Normalisation:
 
     @classmethod
     def of(cls, cfg: Config, in_channels: int = 3) -> Normalisation:
-        """The one of a config, whose reader gives BGR."""
+        """The one of a config, whose reader gives BGR.
+
+        Raises:
+            ValueError: If it is for images of other channels.
+        """
         model = cfg.model.get('data_preprocessor') or {}
         found = {**(cfg.get('data_preprocessor') or {}), **model}
         turned = any(found.get(key) for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
+        for key in ('mean', 'std'):
+            if len(found.get(key) or [0] * in_channels) != in_channels:
+                raise ValueError(
+                    f'data_preprocessor.{key} has {len(found[key])} values, the backbone has '
+                    f'in_channels={in_channels}'
+                )
         return cls(
             mean=list(found.get('mean') or [0.0] * in_channels),
             std=list(found.get('std') or [1.0] * in_channels),
@@ -93,14 +106,19 @@ def raw_outputs(model: Any, images: Tensor) -> dict[str, Tensor]:
     if hasattr(model, 'encode_decode'):
         size = dict(img_shape=tuple(images.shape[2:]))
         return dict(logits=model.encode_decode(images, [size]))
-    if hasattr(model, 'loss'):  # of OpenMMLab
-        if not hasattr(model, 'rpn_head') and not hasattr(model, 'bbox_head'):
-            return dict(logits=model(images, mode='tensor'))
+    if is_classifier(model):
+        return dict(logits=model(images, mode='tensor'))
+    if family_of(model) is not None:
+        return _maps(model(images))
+    if hasattr(model, 'bbox_head'):
+        return _of_dense_head(model.bbox_head, model.extract_feat(images))
+    if hasattr(model, 'rpn_head'):
         maps = model.extract_feat(images)
-        if hasattr(model, 'bbox_head'):
-            return _of_dense_head(model.bbox_head(maps))
         return {**_maps(maps), **_of_rpn(model.rpn_head, maps)}
-    return _maps(model(images))
+    raise ValueError(
+        f'{type(model).__name__} is no classifier, segmenter or detector of boxes: export its '
+        'backbone by mmvitbackbones.deploy'
+    )
 
 
 def drop_unused(model: nn.Module) -> None:
@@ -116,15 +134,23 @@ def _maps(maps: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def _of_rpn(rpn_head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
     """Nothing of Sparse R-CNN, whose proposals are learned."""
-    if not hasattr(rpn_head, 'prior_generator'):
+    if type(rpn_head).__name__ == 'EmbeddingRPNHead':
         return {}
-    outputs = _of_dense_head(rpn_head(maps))
+    outputs = _of_dense_head(rpn_head, maps)
     return {f'rpn_{name}': output for name, output in outputs.items()}
 
 
-def _of_dense_head(outputs: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+def _of_dense_head(head: Any, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    outputs = head(maps)
+    has_centerness = any('centerness' in name for name, _ in head.named_children())
+    names = _OUTPUTS if has_centerness else _OUTPUTS[:2]
+    if len(outputs) != len(names) or not all(isinstance(each, (list, tuple)) for each in outputs):
+        raise ValueError(
+            f'{type(head).__name__} cannot be exported: it gives something else than '
+            f'{", ".join(names)} of each level'
+        )
     return {
         f'{name}_{level}': each
-        for name, levels in zip(_OUTPUTS, outputs)
+        for name, levels in zip(names, outputs)
         for level, each in enumerate(levels)
     }

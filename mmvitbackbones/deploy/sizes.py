@@ -76,6 +76,11 @@ def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedPr
                 "model.backbone.regional_padding='end' (boxes then differ a little)"
             )
         least = least_side(backbone) // STEP
+        if least * STEP > _MOST:
+            raise ValueError(
+                f'windows of {backbone.window_size} tokens are too wide for one file for all '
+                'sizes: give --size'
+            )
         dims[2] = STEP * Dim('height', min=least, max=_MOST // STEP)
         dims[3] = STEP * Dim('width', min=least, max=_MOST // STEP)
         _replace_layers(model)

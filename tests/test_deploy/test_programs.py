@@ -110,7 +110,7 @@ def test_all_sizes(family, options, tmp_path):
     model = build(family, **options)
     program = export_program(model, None)
     least = least_side(model.model)
-    sizes = (least, least), (least + 128, least + 32), (least + 96, least + 480), (768, 512)
+    sizes = (least, least), (least + 128, least + 32), (least + 96, least + 480), (2048, least)
     run = runner(program)
     for size, batch in itertools.product(sizes, (1, 3)):
         assert differ(run, model, *size, batch=batch) < 5e-5
@@ -128,8 +128,10 @@ def test_all_sizes_of_small_models(family, tmp_path):
     sizes = (256, 256), (480, 544), (320, 736), (800, 1344)
     run = runner(program)
     assert max(differ(run, model, *size) for size in sizes) < 1e-4
+    assert differ(run, model, 256, 320, batch=3) < 1e-4
     run = onnx_runner(program, model, tmp_path)
     assert max(differ(run, model, *size) for size in sizes) < 1e-4
+    assert differ(run, model, 256, 320, batch=3) < 1e-4
 
 
 @sweep
@@ -158,6 +160,11 @@ def test_float16(family, tmp_path):
     assert 1e-5 < differ(run, exact, 64, 96) < 0.05
 
 
+def test_windows_that_are_too_wide_for_all_sizes():
+    with pytest.raises(ValueError, match='windows of 70 tokens .* --size'):
+        export_program(build('RegionViT', window_size=70), None)
+
+
 def test_published_padding_is_for_one_size():
     model = build('RegionViT', regional_padding='published')
     with pytest.raises(ValueError, match='--size'):
@@ -181,15 +188,29 @@ def test_an_output_that_is_wrong_is_seen():
     """The comparison of a file with its model, on which tools/export.py relies."""
     from mmvitbackbones.deploy import compare
 
-    model, images = build('RMT', out_indices=[0]), image(64, 64, dtype=torch.float32)
+    model, images = build('RMT', out_indices=[0, 1]), image(64, 64, dtype=torch.float32)
 
-    def run(images):
-        maps = [y.numpy() for y in model(torch.from_numpy(images))]
-        maps[0][0, 0, 0, 0] += 5 * maps[0].std()
-        return maps
+    def difference(change):
+        def run(images):
+            with torch.no_grad():
+                maps = [y.numpy() for y in model(torch.from_numpy(images))]
+            maps[1][0, 0, 0, 0] += change * maps[1].std()
+            return maps
 
-    with torch.no_grad():
-        assert compare(run, model, images).difference == pytest.approx(5, abs=0.01)
-        assert np.isnan(
-            compare(lambda _: [np.full(1, np.nan, np.float32)], model, images).difference
-        )
+        return compare(run, model, images).difference
+
+    assert difference(0) == 0
+    assert difference(5) == pytest.approx(5, abs=0.01)
+    assert np.isnan(difference(np.nan))
+
+
+def test_a_constant_output_may_be_right():
+    from mmvitbackbones.deploy import compare
+
+    def model(images):
+        return (torch.full((1, 1), 3.0),)
+
+    images = torch.zeros(1)
+    for value, wanted in ((3, 0), (6, 1)):
+        found = compare(lambda _, v=value: [np.full((1, 1), v, np.float32)], model, images)
+        assert found.difference == wanted

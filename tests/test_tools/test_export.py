@@ -2,6 +2,7 @@
 
 import json
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from narrow_configs import narrow_config
-from running_tools import ROOT, own_instances, run, succeed
+from running_tools import ROOT, load, own_instances, run, succeed
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -53,7 +54,7 @@ def trained(tmp_path_factory):
 def classifier(trained, tmp_path_factory):
     """A file of a narrow classifier, what the tool said, and the model."""
     config, checkpoint, model, _ = trained('cls_regionvit_ti_in1k')
-    file = tmp_path_factory.mktemp('classifier') / 'focal.onnx'
+    file = tmp_path_factory.mktemp('classifier') / 'focal.onnx'  # as the page calls one
     said = succeed('export', config, checkpoint, '--out', file, '--picture', PICTURE)
     return file, said, model
 
@@ -198,13 +199,62 @@ def test_the_page_quantises_digits(tmp_path, monkeypatch):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    'name',
-    ['retinanet_vil_s_1x', 'maskrcnn_focal_t_1x', 'semfpn_rmt_s_80k', 'upernet_regionvit_s_160k'],
+    'name, ending',
+    [
+        ('retinanet_vil_s_1x', 'onnx'),
+        ('maskrcnn_focal_t_1x', 'pt2'),
+        ('semfpn_rmt_s_80k', 'onnx'),
+        ('upernet_regionvit_s_160k', 'onnx'),
+        ('cls_regionvit_ti_in1k', 'onnx'),
+    ],
 )
-def test_whole_models_take_all_sizes(name, trained, tmp_path):
+def test_whole_models_take_all_sizes(name, ending, trained, tmp_path):
     config, checkpoint, _, _ = trained(name)
-    said = succeed('export', config, checkpoint, '--out', tmp_path / 'model.onnx')
+    options = ('--out', tmp_path / f'model.{ending}', '--dynamic', '--normalise')
+    said = succeed('export', config, checkpoint, *options)
     assert 'any sides that 32 divides, 256 to 2048' in said
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(
+    'name, first, last',
+    [
+        ('htc_rmt_s_1x', 'map_0', 'rpn_bbox_pred_4'),
+        ('cascade_maskrcnn_vil_s_3x', 'map_0', 'rpn_bbox_pred_4'),
+        ('atss_focal_t_3x', 'cls_score_0', 'centerness_4'),
+        ('sparsercnn_focal_t_3x', 'map_0', 'map_3'),
+    ],
+)
+def test_other_heads_in_float16(name, first, last, trained, tmp_path):
+    config, checkpoint, _, _ = trained(name)
+    options = ('--out', tmp_path / 'model.onnx', '--size', 96, 128, '--half')
+    said = succeed('export', config, checkpoint, *options)
+    assert re.search(rf'^out: {first}, .*{last}: ', said, re.MULTILINE)
+
+
+def test_grey_images(trained, tmp_path):
+    """The config has to say how they are normalised."""
+    config, checkpoint, _, _ = trained('cls_regionvit_ti_in1k', in_channels=1)
+    options = ('--out', tmp_path / 'grey.pt2', '--size', 64, 96)
+    done = run('export', config, checkpoint, *options)
+    assert done.returncode == 2
+    assert 'data_preprocessor.mean has 3 values, the backbone has in_channels=1' in done.stderr
+    grey = 'model.data_preprocessor.mean=[116.3]', 'model.data_preprocessor.std=[57.1]'
+    said = succeed('export', config, checkpoint, *options, options=grey)
+    assert '(any number, 1, 64, 96)' in said
+
+
+def test_the_sizes_that_configs_say(trained):
+    """mmcv's crops are (width, height); a segmenter that slides sees crops."""
+    export, args = load('export'), Namespace(size=None, dynamic=False)
+    cfg = trained('cls_regionvit_ti_in1k')[3]
+    assert export.chosen_size(args, cfg, 'classifier') == (224, 224)
+    cfg.test_dataloader.dataset.pipeline[2].crop_size = (320, 128)
+    assert export.chosen_size(args, cfg, 'classifier') == (128, 320)
+    cfg = trained('semfpn_rmt_t_80k')[3]
+    assert export.chosen_size(args, cfg, 'segmenter') is None
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 96), stride=(32, 32))
+    assert export.chosen_size(args, cfg, 'segmenter') == (64, 96)
 
 
 def test_a_file_that_is_wrong_ends_in_an_error(trained, tmp_path):
@@ -216,7 +266,8 @@ def test_a_file_that_is_wrong_ends_in_an_error(trained, tmp_path):
     file = tmp_path / 'half.pt2'
     options = ('--size', 64, 64, '--out', file, '--half')
     done = run('export', config, tmp_path / 'large.pth', *options)
-    assert done.returncode == 1 and 'gives something else than the model' in done.stderr
+    assert done.returncode == 1 and 'gave something else than the model' in done.stderr
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(
