@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def least_side(backbone: Any) -> int:
         backbone (Any): One of this package.
     """
     windows = for_each_stage(getattr(backbone, 'window_size', 1), 1)
-    return max(_LEAST, (backbone.strides[-1] * max(windows) // STEP + 1) * STEP)
+    stride = max(STEP, 2 ** (len(backbone.stages) + 1))
+    return max(_LEAST, stride * (max(windows) + 1))
 
 
 def example_for(backbone: Any, size: Sequence[int] | None, batch: int = 2, seed: int = 0) -> Tensor:
@@ -84,7 +86,7 @@ def export_program(model: OutputModel, size: Sequence[int] | None) -> ExportedPr
         dims[2] = STEP * Dim('height', min=least, max=_MOST // STEP)
         dims[3] = STEP * Dim('width', min=least, max=_MOST // STEP)
         _replace_layers(model)
-    with torch.no_grad():
+    with torch.no_grad(), _subsampling_by_index():
         return torch.export.export(
             model, (example_for(backbone, size),), dynamic_shapes=(dims,), strict=False
         )
@@ -107,6 +109,31 @@ def _replace_layers(model: nn.Module) -> None:
                 setattr(module, name, BinPool(child))
             elif type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg'):
                 setattr(module, name, Enlarge(child))
+
+
+@contextmanager
+def _subsampling_by_index() -> Iterator[None]:
+    """Take one pixel of a few by index, where mmdetection's FPN does it by max pooling.
+
+    Of a pooled size torch asks whether the stride divides it, which binds an open one.
+    """
+    functions: Any = F
+    pool = functions.max_pool2d
+
+    def subsample(x: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if kernel_size != 1 or set(kwargs) != {'stride'}:
+            return pool(x, kernel_size, *args, **kwargs)
+        for dim in (2, 3):
+            count = (x.shape[dim] + kwargs['stride'] - 1) // kwargs['stride']
+            places = torch.arange(count, device=x.device) * kwargs['stride']
+            x = x.index_select(dim, places)
+        return x
+
+    functions.max_pool2d = subsample
+    try:
+        yield
+    finally:
+        functions.max_pool2d = pool
 
 
 class BinPool(nn.Module):

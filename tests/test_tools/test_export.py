@@ -227,7 +227,7 @@ def test_whole_models_take_all_sizes(name, ending, trained, tmp_path):
 )
 def test_other_heads_in_float16(name, first, last, trained, tmp_path):
     config, checkpoint, _, _ = trained(name)
-    options = ('--out', tmp_path / 'model.onnx', '--size', 96, 128, '--half')
+    options = ('--out', tmp_path / 'model.onnx', '--size', 160, 192, '--half')
     said = succeed('export', config, checkpoint, *options)
     assert re.search(rf'^out: {first}, .*{last}: ', said, re.MULTILINE)
 
