@@ -14,6 +14,10 @@ Memory is measured in fresh processes per model and quantity, over a step after 
 * held: the same with the plain heap, which keeps holes between blocks: what a run takes, but some
   percent different each time. CUDA: the peak that torch's allocator reserved.
 * process (CPU only): the peak of the whole process with the plain heap, libraries included.
+
+A profile says where the time of a CPU goes: seconds and shares by kind of operation, the rate of
+the matrix products beside that of one large product, memory that the system handed out in a run,
+and the floor: the time that all multiplications would take at that rate, over the rival's time.
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from ..running.profile import product_rate, profile_run
 from ..zoo import get_config
 
 TOOLBOXES = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
@@ -341,6 +347,8 @@ def measure(
         for role, times in time_in_turn(subjects, quantity, settings).items():
             models[role][quantity] = times
         report(label, quantity, 1e-3, 1)
+    if settings['profile']:
+        print_profiles(subjects, models)
     del subject, subjects  # leaves the machine's memory to the processes below
     if not settings['memory']:
         return dict(shape=list(shape), models=models, ratios=ratios)
@@ -349,6 +357,36 @@ def measure(
             models[role][f'{quantity}_memory'] = peak_memory(config, shape, quantity, settings)
         report(label, f'{quantity}_memory', 1e6, 0)
     return dict(shape=list(shape), models=models, ratios=ratios)
+
+
+def print_profiles(subjects: dict[str, Subject], models: dict[str, dict[str, Any]]) -> None:
+    """Profile forward and training step of all subjects, print them, and add them to the results.
+
+    Args:
+        subjects: Who is measured, by role.
+        models: What is known of each, by role.
+    """
+    rate = product_rate()
+    for quantity, passes in (('forward', 1), ('train', 3)):
+        found = {role: profile_run(getattr(s, quantity)) for role, s in subjects.items()}
+        print_row(f'{quantity}, profile', [*found])
+        for kind in dict.fromkeys(kind for each in found.values() for kind in each.shares):
+            cells = [
+                f'{each.shares.get(kind, 0) * each.seconds:.3f} s {each.shares.get(kind, 0):6.1%}'
+                for each in found.values()
+            ]
+            print_row(f'  {kind}', cells)
+        print_row('  GFLOP/s of products', [f'{each.gflops:.0f}' for each in found.values()])
+        print_row('  fresh memory (MB)', [f'{each.fresh:.0f}' for each in found.values()])
+        for role, each in found.items():
+            models[role][f'{quantity}_profile'] = vars(each)
+        with FlopCounterMode(display=False) as counter:
+            subjects['ours'].forward()
+        floor = passes * counter.get_total_flops() / 1e9 / rate
+        words = f'{floor:.2f} s at {rate:.0f} GFLOP/s'
+        if 'rival' in found:
+            words += f', {floor / models["rival"][quantity]["median"]:.2f} of the rival'
+        print_row('  floor', [words])
 
 
 def positive(text: str) -> int:
@@ -392,6 +430,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add('--compile', action='store_true', help='run through torch.compile')
     add('--device', choices=('cpu', 'cuda'), default=device, help='cuda if there is one' + has)
     add('--threads', type=positive, default=torch.get_num_threads(), help='of the CPU' + has)
+    add('--profile', action='store_true', help='say where the time of a CPU goes')
     add('--no-memory', dest='memory', action='store_false', help='measure time only')
     add('--json', metavar='FILE', type=Path, help='write settings, raw times and results to FILE')
     return parser.parse_args(argv)
@@ -410,6 +449,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise BenchmarkError(f'--json {args.json}: its folder does not exist; create it first')
     if args.vs_options and not args.vs:
         raise BenchmarkError('--vs-options needs --vs: name the rival they are for')
+    if args.profile and args.device != 'cpu':
+        raise BenchmarkError('--profile is for --device cpu: for CUDA take torch.profiler itself')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise BenchmarkError('--device cuda: torch sees no CUDA device; use cpu')
     dtype, one = getattr(torch, args.dtype), torch.ones(1, 1, device=args.device)
@@ -439,7 +480,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f'{role}: {configs[role]}')
     torch.set_num_threads(args.threads)
     cuda = args.device == 'cuda'
-    keys = ('batch', 'repeats', 'warmup', 'dtype', 'compile', 'device', 'threads', 'memory')
+    keys = 'batch repeats warmup dtype compile device threads memory profile'.split()
     settings = {key: getattr(args, key) for key in keys}
     settings.update(
         torch=torch.__version__,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from running_tools import own_instances
 
 from mmvitbackbones.commands import benchmark
+from mmvitbackbones.running.profile import profile_run
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 TINY_SWIN = ['embed_dims=12', 'depths=[1,1,1,1]', 'num_heads=[1,1,2,2]', 'out_indices=(1,3)']
@@ -189,3 +191,43 @@ def test_missing_toolbox_says_how_to_get_it(monkeypatch):
 def test_memory_process_that_fails_says_why():
     with pytest.raises(benchmark.BenchmarkError, match=r'no peak memory of RegionViT .*refuses'):
         benchmark.peak_memory(dict(type='RegionViT', arch='tiny'), (8, 8), 'forward', SETTINGS)
+
+
+def test_profile_says_where_time_goes(tmp_path, capsys):
+    path = tmp_path / 'result.json'
+    run_here(
+        *('RMT', '--arch', 'tiny', '--shape', '64', '64', '--repeats', '1', '--warmup', '1'),
+        *('--no-memory', '--profile', '--json', str(path)),
+    )
+    printed = capsys.readouterr().out
+    assert 'forward, profile' in printed and 'floor' in printed
+    ours = json.loads(path.read_text())['results'][0]['models']['ours']
+    kinds = {'matrix products', 'attention', 'depth-wise convolutions', 'convolutions', 'norms'}
+    for quantity in ('forward', 'train'):
+        found = ours[f'{quantity}_profile']
+        assert kinds <= found['shares'].keys() and found['gflops'] > 0
+        assert sum(found['shares'].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    'kind, run',
+    [
+        ('matrix products', lambda x: x @ x),
+        ('attention', lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None])),
+        (
+            'depth-wise convolutions',
+            lambda x: F.conv2d(
+                x.expand(1, 64, -1, -1), x[:64, None, :3, None].expand(-1, -1, -1, 3), groups=64
+            ),
+        ),
+        ('activations', F.gelu),
+        ('norms', lambda x: F.layer_norm(x, x.shape[1:])),
+        ('copies', lambda x: torch.cat([x, x])),
+        ('sums and products', lambda x: x + x),
+    ],
+)
+def test_kinds_of_operations(kind, run):
+    """The kind takes most of the time of a call that is nothing else."""
+    x = torch.randn(256, 256)
+    shares = profile_run(lambda: run(x)).shares
+    assert shares[kind] == max(shares.values())
