@@ -69,15 +69,14 @@ def test_principal_colours():
         assert principal_colours([flat])[0].shape == (*flat.shape[1:], 3)
 
 
-class Classifier(nn.Module):
-    """As mmpretrain's: logits of the mean of the last map."""
+class ImageClassifier(nn.Module):
+    """As mmpretrain's, by name too: logits of the mean of the last map."""
 
     def __init__(self, backbone, classes=4):
         super().__init__()
         self.backbone = backbone
         torch.manual_seed(3)
         self.head = nn.Linear(backbone.channels[-1], classes).double()
-        self.loss = None
 
     def forward(self, images, mode):
         assert mode == 'tensor'
@@ -86,7 +85,7 @@ class Classifier(nn.Module):
 
 def test_grad_cam_is_its_definition():
     """Each channel by its mean slope, summed, what is below zero left out (Eq. 1 and 2)."""
-    model, x = Classifier(build('FocalTransformer').eval()), image(64, 96)
+    model, x = ImageClassifier(build('FocalTransformer').eval()), image(64, 96)
     backbone = model.backbone
     with torch.no_grad():
         state = backbone.stem(x)
@@ -108,7 +107,7 @@ def test_grad_cam_is_its_definition():
 @pytest.mark.parametrize('family', OPTIONS)
 @pytest.mark.parametrize('size', [(96, 96), (75, 101)])
 def test_grad_cam_of_every_stage(family, size):
-    model = Classifier(build(family).eval())
+    model = ImageClassifier(build(family).eval())
     for stage, _ in enumerate(stages_of(model.backbone)):
         seen, _, _ = grad_cam(model, image(*size), 1, stage)
         stride = model.backbone.strides[stage]
@@ -117,7 +116,7 @@ def test_grad_cam_of_every_stage(family, size):
 
 
 def test_grad_cam_of_a_stage_without_a_part():
-    model = Classifier(build('RMT').eval())
+    model = ImageClassifier(build('RMT').eval())
     forward = model.forward
     model.forward = lambda images, mode: forward(images, mode).detach() + images.mean()
     with pytest.raises(ValueError, match='does not depend on stage 1'):
