@@ -48,6 +48,7 @@ demo: setup
 gallery: setup
 	@for family in $(FAMILIES); do \
 	test -f work_dirs/demo_$$family/last_checkpoint || $(RUN) tools/demo.py $$family || exit 1; done
+	@rm -f docs/gallery.jpg
 	@$(RUN) tools/visualize.py $(SCENE) $$(for family in $(FAMILIES); do \
 	echo work_dirs/demo_$$family/$$(cat work_dirs/demo_$$family/last_checkpoint); done) \
 	--point $(POINT) --gallery docs/gallery.jpg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pickle
@@ -27,6 +28,7 @@ class UnreadableCheckpointError(RuntimeError):
     """A file that is no checkpoint, is damaged, or holds more than plain data."""
 
 
+@functools.cache
 def _safe_classes() -> tuple[Callable[..., Any], ...]:
     """What checkpoints hold besides tensors.
 
@@ -103,6 +105,7 @@ def read_checkpoint(
         raise FileNotFoundError(f'there is no checkpoint {path!r}{where and f". {where}"}')
     try:
         _verify(path)
+        allow_mmengine_classes()  # again: after its own reading timm takes some of them off
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         refused = re.search(

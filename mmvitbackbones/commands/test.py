@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import os.path as osp
 from typing import Any
 
@@ -72,8 +73,8 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
         scope = cfg.get('default_scope')
         if scope not in KINDS:
             raise ValueError(f'--plots is for {", ".join(KINDS)}, got default_scope={scope!r}')
-        if osp.isfile(args.plots):
-            raise ValueError(f'--plots {args.plots} is a file: name a folder')
+        if osp.isfile(args.plots) or (osp.isdir(args.plots) and os.listdir(args.plots)):
+            raise FileExistsError(f'--plots {args.plots} is there already: name a new folder')
         plots = dict(type=PLOTS, folder=osp.abspath(args.plots), kind=KINDS[scope])
         add_metric(cfg, plots)
     if args.show_dir:

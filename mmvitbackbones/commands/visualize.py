@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from ..seeing.receptive_field import receptive_field
 from ..seeing.subject import Subject, read_picture, read_subject, stages_of
 
 SIZE = 448
+PICTURES = ('attention', 'receptive_field', 'pyramid', 'grad_cam')
 
 
 def parse_args() -> argparse.Namespace:
@@ -104,6 +107,12 @@ def check(args: argparse.Namespace) -> list[str | None]:
         raise ValueError(f'--html must end with .html, got {args.html!r}')
     if args.gallery and not args.gallery.endswith(('.png', '.jpg')):
         raise ValueError(f'--gallery must end with .png or .jpg, got {args.gallery!r}')
+    for option, file in (('--html', args.html), ('--gallery', args.gallery)):
+        if file and os.path.lexists(file):
+            raise FileExistsError(f'{option}: {file} is there already, name another file')
+    of_pictures = ('stage', 'block', 'head', 'label')
+    if not args.out and any(getattr(args, option) is not None for option in of_pictures):
+        raise ValueError('--stage, --block, --head and --class are for the pictures of --out')
     if args.out and Path(args.out).is_file():
         raise FileExistsError(f'--out {args.out} is a file: name a folder')
     configs = args.configs or ['-'] * len(args.checkpoints)
@@ -191,11 +200,27 @@ def pictures(subject: Subject, args: argparse.Namespace) -> None:
 
 
 def named_apart(subjects: Sequence[Subject]) -> None:
-    """Give backbones of the same name numbers."""
+    """Give backbones of the same name numbers, which no other name has."""
     names = [subject.name for subject in subjects]
-    for number, subject in enumerate(subjects, 1):
-        if names.count(subject.name) > 1:
-            subject.name = f'{subject.name}_{number}'
+    for subject in subjects:
+        name = subject.name
+        if names.count(name) > 1:
+            numbered = (f'{name}_{number}' for number in itertools.count(1))
+            subject.name = next(each for each in numbered if each not in names)
+            names.append(subject.name)
+
+
+def check_pictures(subjects: Sequence[Subject], folder: str) -> None:
+    """Check that no picture is there already.
+
+    Raises:
+        FileExistsError: If one is.
+    """
+    for subject in subjects:
+        for what in PICTURES:
+            path = Path(folder, f'{subject.name}_{what}.png')
+            if path.exists():
+                raise FileExistsError(f'{path} is there already: name another folder by --out')
 
 
 def main() -> None:
@@ -213,6 +238,7 @@ def main() -> None:
         ]
         named_apart(subjects)
         if args.out:
+            check_pictures(subjects, args.out)
             for subject in subjects:
                 pictures(subject, args)
         if args.html:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ..seeing.drawing import bare
 
+_NAMED = 160  # classes at most whose names fit
 _NUMBERED = 25  # classes at most whose numbers fit
 
 
@@ -29,8 +30,9 @@ def confusion_figure(counts: np.ndarray, true: Sequence[str], found: Sequence[st
     ax = figure.subplots()
     shown = ax.imshow(shares, cmap='Blues', vmin=0, vmax=100)
     size = 8 if len(found) <= _NUMBERED else 5
-    ax.set_xticks(range(len(found)), found, rotation=90, fontsize=size)
-    ax.set_yticks(range(len(true)), true, fontsize=size)
+    few = -(-len(found) // _NAMED)
+    ax.set_xticks(range(0, len(found), few), found[::few], rotation=90, fontsize=size)
+    ax.set_yticks(range(0, len(true), few), true[::few], fontsize=size)
     ax.set_xlabel('found')
     ax.set_ylabel('true')
     if len(found) <= _NUMBERED:

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from mmdet.evaluation.functional import bbox_overlaps
 
 IOU = 0.5  # of a detection and an object that it finds
 
 
 def match(
-    boxes: np.ndarray, labels: np.ndarray, true_boxes: np.ndarray, true_labels: np.ndarray
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    ignored: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
     """Match each detection, the best first, with the object that it covers best.
 
@@ -22,6 +27,8 @@ def match(
         labels (np.ndarray): Their classes.
         true_boxes (np.ndarray): Objects, (M, 4).
         true_labels (np.ndarray): Their classes.
+        ignored (np.ndarray, optional): Boxes of what is not judged, such as crowds, (K, 4): a
+            detection that finds no object and lies at least half there does not count.
 
     Returns:
         list[tuple[int, int]]: True and found class of each object and of each detection that finds
@@ -29,26 +36,18 @@ def match(
     """
     pairs = []
     free = np.ones(len(true_boxes), bool)
-    overlaps = iou(boxes, true_boxes)
-    for row, label in zip(overlaps, labels):
+    overlaps = bbox_overlaps(boxes, true_boxes)
+    within = bbox_overlaps(boxes, np.zeros((0, 4)) if ignored is None else ignored, mode='iof')
+    for row, label, parts in zip(overlaps, labels, within):
         # An object of the same class goes before one that is covered a little better.
         same = (true_labels == label) & (row >= IOU)
         row = np.where(free, row + same, 0)
         if len(row) and row.max() >= IOU:
             free[row.argmax()] = False
             pairs.append((int(true_labels[row.argmax()]), int(label)))
-        else:
+        elif not (parts >= IOU).any():
             pairs.append((-1, int(label)))
     return pairs + [(int(label), -1) for label in true_labels[free]]
-
-
-def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs of boxes, (N, M)."""
-    first = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    last = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.clip(last - first, 0, None), axis=2)
-    area, other_area = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (boxes, others))
-    return common / np.maximum(area[:, None] + other_area - common, 1e-9)
 
 
 def precision_by_recall(

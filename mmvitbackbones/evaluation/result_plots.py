@@ -20,6 +20,7 @@ from .matching import IOU, match, precision_by_recall
 
 _BACKGROUND = 'nothing'
 _CURVES = 30  # classes at most with a curve of their own
+_POINTS = 2000  # of a curve
 _Rows = list[tuple[str, list[np.ndarray]]]
 
 
@@ -101,10 +102,11 @@ class ResultPlots(BaseMetric):
             result['labels'][kept],
             result['true_boxes'][own],
             result['true_labels'][own],
+            result['true_boxes'][~own],
         )
         right = sum(one == other for one, other in result['pairs'])
         # F1: an image without objects, in which nothing is found, is right.
-        count = kept.sum() + own.sum()
+        count = sum(other != -1 for _, other in result['pairs']) + own.sum()
         result['score'] = 2 * right / count if count else 1.0
         return result
 
@@ -147,6 +149,8 @@ class ResultPlots(BaseMetric):
         ignored = sample.get('ignore_index', 255)
         count = len(self.dataset_meta['classes'])
         judged = (true != ignored) & (true < count)
+        # mmsegmentation gives a binary model's labels as floating-point numbers.
+        found = found.astype(np.int64)
         pairs, counts = np.unique(
             true[judged].astype(np.int64) * count + found[judged], return_counts=True
         )
@@ -200,7 +204,8 @@ class ResultPlots(BaseMetric):
         self._save('confusion_matrix', confusion_figure(matrix, classes, classes))
         hits = true[:, None] == np.arange(len(classes))
         precision, recall, _ = precision_recall_curve(hits.ravel(), scores.ravel())
-        curves = {'all images and classes': (recall, precision)}
+        few = slice(None, None, -(-len(recall) // _POINTS))
+        curves = {'all images and classes': (recall[few], precision[few])}
         seen = [label for label in range(len(classes)) if hits[:, label].any()]
         for label in seen if len(seen) <= _CURVES else ():
             precision, recall, _ = precision_recall_curve(hits[:, label], scores[:, label])

@@ -63,12 +63,12 @@ def attention_figure(
         fontsize=11,
     )
     axes[0].imshow(subject.picture, extent=_extent(subject.size))
-    mark_query(axes[0], point, attention.stride)
+    token = (float(attention.stride),) * 2
+    mark_query(axes[0], point, token)
     axes[0].set_title('the query', fontsize=9)
     for ax, (view, parts) in zip(axes[1:], panels):
         shown = draw_parts(ax, subject, parts, head)
-        cell = view.cell[0] if isinstance(view, View) else attention.stride
-        mark_query(ax, point, cell)
+        mark_query(ax, point, view.cell if isinstance(view, View) else token)
         ax.set_title(f'{view.name}\n{_shares(view, parts, head)}', fontsize=9)
         bar = figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
         bar.set_label('decay' if isinstance(view, Decay) else 'weight of a key', fontsize=8)
@@ -157,11 +157,12 @@ def grad_cam_figure(
     return figure
 
 
-def mark_query(ax: Axes, point: tuple[float, float], side: float) -> None:
-    """Frame the token at a pixel, whatever its size, so that it is found at once."""
-    y, x = (int(p // side) * side for p in point)
-    ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor='black', linewidth=3))
-    ax.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=_QUERY, linewidth=1.5))
+def mark_query(ax: Axes, point: tuple[float, float], cell: tuple[float, float]) -> None:
+    """Frame the token at a pixel, of a height and width, so that it is found at once."""
+    y, x = (int(p // side) * side for p, side in zip(point, cell))
+    for edge, width in (('black', 3), (_QUERY, 1.5)):
+        box = Rectangle((x, y), cell[1], cell[0], fill=False, edgecolor=edge, linewidth=width)
+        ax.add_patch(box)
 
 
 def draw_parts(

@@ -37,7 +37,7 @@ def gallery_figure(subjects: list[Subject], point: tuple[float, float]) -> Figur
         maps = watch_blocks(subject.backbone, subject.image, blocks.append, last)
         y, x = point[0] * subject.size[0], point[1] * subject.size[1]
         axes[0].imshow(subject.picture, extent=(0, subject.size[1], subject.size[0], 0))
-        mark_query(axes[0], (y, x), 8)
+        mark_query(axes[0], (y, x), (8, 8))
         axes[0].set_ylabel(type(subject.backbone).__name__, fontsize=10)
         for attention in blocks:
             ax = axes[1 + attention.stage]
@@ -47,7 +47,7 @@ def gallery_figure(subjects: list[Subject], point: tuple[float, float]) -> Figur
             # Room for what has no place.
             more = any(part.cell is None for part in parts)
             ax.set_ylim(subject.size[0] * (1.15 if more else 1), 0)
-            mark_query(ax, (y, x), attention.stride)
+            mark_query(ax, (y, x), (attention.stride, attention.stride))
         field = receptive_field(subject.backbone, subject.image, len(last) - 1, y, x)
         draw_field(axes[stages + 1], subject, field)
         colours = principal_colours([maps[0][0]])[0]

@@ -82,7 +82,6 @@ def read_subject(
     config: str | None,
     pixels: np.ndarray,
     cfg_options: Mapping[str, Any] | None = None,
-    device: str = 'cpu',
 ) -> Subject:
     """Build a model, and load its weights, or those of its backbone alone.
 
@@ -91,7 +90,6 @@ def read_subject(
         config (str, optional): The config; None: that in the checkpoint.
         pixels (np.ndarray): The image, BGR (H, W, 3).
         cfg_options (Mapping[str, Any], optional): Settings that override the config.
-        device (str): Where it runs. Defaults to 'cpu'.
 
     Returns:
         Subject: Ready to be looked at.
@@ -119,9 +117,9 @@ def read_subject(
     normalise = Normalisation.of(cfg, backbone.in_channels)
     return Subject(
         name=_name(path, config),
-        backbone=backbone.to(device),
-        model=model.to(device) if whole else None,
-        image=normalise(tensor.permute(2, 0, 1)[None]).to(device),
+        backbone=backbone,
+        model=model if whole else None,
+        image=normalise(tensor.permute(2, 0, 1)[None]),
         picture=np.broadcast_to(picture[..., ::-1], pixels.shape),
         classes=classes,
     )

@@ -19,6 +19,8 @@ from ..checkpoints import load_published, read_checkpoint
 from ..checkpoints.conversion import in_classifier
 from ..checkpoints.published import tensors_of
 
+_UNDECAYED = re.compile(r'\.table$|\.position\.|\.global_(tokens|position)$|\.global_bias\.')
+
 
 class Head(ClassifierHead):
     """timm's, which also says for how many classes it is."""
@@ -206,8 +208,8 @@ class ImageClassifier(nn.Module):
         return dict(stem=r'^backbone\.stem\.', blocks=blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Tables of position biases, which the papers do not decay; timm adds norms and biases."""
-        return {name for name, _ in self.named_parameters() if re.search(r'\.table$', name)}
+        """Learned positions and global tokens, as in our recipes; timm adds norms and biases."""
+        return {name for name, _ in self.named_parameters() if _UNDECAYED.search(name)}
 
     def load_pretrained(self, checkpoint_path: str | os.PathLike[str], prefix: str = '') -> None:
         """Load a file: a published one, or one of ours.

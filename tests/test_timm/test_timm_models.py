@@ -12,6 +12,7 @@ from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm_models import NAMES, build, image
 
+from mmvitbackbones import get_config
 from mmvitbackbones.timm import SIZES
 
 every_family = pytest.mark.parametrize('family', NAMES)
@@ -158,11 +159,16 @@ def test_learning_rates_rise_with_the_layers(family):
 
 
 @every_family
-def test_tables_of_positions_do_not_decay(family):
+def test_positions_and_global_tokens_do_not_decay(family):
     model = build(family)
     tables = model.no_weight_decay()
     assert tables <= {name for name, _ in model.named_parameters()}
     assert bool(tables) == (family != 'RMT')
+    if family == 'VisionLongformer':  # as its own recipe says
+        options = get_config('cls_vil_t_in1k').optim_wrapper.paramwise_cfg.custom_keys
+        kept = [key for key, values in options.items() if values.get('decay_mult') == 0]
+        names = {name for name, _ in model.named_parameters()}
+        assert {n for n in names if any(key in n for key in kept)} <= tables
     optimizer = create_optimizer_v2(model, opt='adamw', lr=1.0, weight_decay=0.1)
     decays = {id(p): g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
     for name, parameter in model.named_parameters():

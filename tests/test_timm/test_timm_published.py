@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 
@@ -14,7 +15,7 @@ import torch
 from published_files import FAMILIES
 from timm_models import NAMES, build, image
 
-from mmvitbackbones.checkpoints import load_published
+from mmvitbackbones.checkpoints import load_published, read_checkpoint
 from mmvitbackbones.timm import SIZES
 
 every_family = pytest.mark.parametrize('family', NAMES)
@@ -179,3 +180,12 @@ def test_pretrained_says_where_files_are():
 def test_the_package_does_without_timm():
     code = "import sys, mmvitbackbones; assert 'timm' not in sys.modules"
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_reading_by_timm_leaves_our_reading_as_it_was(tmp_path):
+    """timm takes a class off torch's list of safe ones that it did not put there."""
+    weights = golden_cases.GoldenCase('rmt_tiny_cls').weights()
+    path = save(weights, tmp_path / 'RMT-T.pth')
+    torch.save(dict(model=weights, args=Namespace(lr=1)), tmp_path / 'with_args.pth')
+    timm.create_model('rmt_tiny', checkpoint_path=path)
+    assert read_checkpoint(tmp_path / 'with_args.pth')['args'].lr == 1

@@ -13,16 +13,10 @@ from narrow_configs import narrow_config
 from running_tools import ROOT, run, succeed, without_workers
 
 from mmvitbackbones.evaluation import ResultPlots
-from mmvitbackbones.evaluation.matching import iou, match, precision_by_recall
+from mmvitbackbones.evaluation.matching import match, precision_by_recall
 from mmvitbackbones.running import load_config
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 10]], float)
-
-
-def test_iou():
-    found = iou(BOXES[:2], np.array([[0, 0, 10, 5], [25, 20, 45, 40], [90, 90, 99, 99]], float))
-    np.testing.assert_allclose(found, [[0.5, 0, 0], [0, 0.6, 0]], atol=1e-9)
-    assert iou(BOXES[:0], BOXES).shape == (0, 3)
 
 
 def test_matching():
@@ -34,6 +28,8 @@ def test_matching():
     both = np.array([[0, 0, 10, 10], [0, 1, 10, 10]], float)  # covered a little better, by another
     assert match(BOXES[:1], np.array([5]), both, np.array([4, 5])) == [(5, 5), (4, -1)]
     assert match(BOXES[:0], true[:0], BOXES, true) == [(3, -1), (1, -1), (2, -1)]
+    # What lies in a crowd counts only if it finds an object.
+    assert match(BOXES[:2], true[:2], BOXES[:1], true[:1], ignored=BOXES[:2]) == [(3, 3)]
 
 
 def detections(scores, labels, boxes=BOXES, true_labels=(0, 1, 1), ignored=(0, 0, 0)):
@@ -100,7 +96,7 @@ def test_plots(kind, tmp_path):
     assert sorted(path.stem for path in plots.iterdir()) == expected
     assert all(map(is_picture, plots.iterdir()))
     done = run(*arguments, '--plots', checkpoint, options=options)
-    assert done.returncode == 2 and 'is a file: name a folder' in done.stderr
+    assert done.returncode == 2 and 'is there already: name a new folder' in done.stderr
 
 
 def test_worst_and_best_of_a_classifier(tmp_path, monkeypatch):

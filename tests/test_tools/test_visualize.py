@@ -1,19 +1,23 @@
 """``tools/visualize.py``, as a user would run it."""
 
+from types import SimpleNamespace
+
 import cv2
 import golden_cases
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.registry import MODELS, DefaultScope
 
 pytest.importorskip('mmdet')
 
 from narrow_configs import narrow_config
-from running_tools import run, succeed
+from running_tools import load, run, succeed
 from sklearn.datasets import load_sample_image
 
 from mmvitbackbones.running import load_config
+from mmvitbackbones.seeing.drawing import mark_query
 from mmvitbackbones.seeing.page import LIMIT
 
 CONFIGS = dict(
@@ -80,7 +84,9 @@ def test_published_backbone_alone(tmp_path, folder):
     assert 'No Grad-CAM: the file holds a backbone alone' in said
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {f'RMT-T_{what}.png' for what in WHAT if what != 'grad_cam'}
-    done = run(*arguments, *config, '--class', 'dog')
+    done = run(*arguments, *config)
+    assert done.returncode == 2 and 'RMT-T_attention.png is there already' in done.stderr
+    done = run(*arguments[:4], tmp_path / 'new', *config, '--class', 'dog')
     assert done.returncode == 2 and '--class needs a whole model: RMT-T' in done.stderr
     done = run(*arguments)
     assert done.returncode == 2 and 'name it by --config' in done.stderr
@@ -98,6 +104,8 @@ def test_published_backbone_alone(tmp_path, folder):
         (('--out', 'x', '--config', 'a', 'b'), 'one for each of the 1 checkpoints, got 2'),
         (('--html', 'page.htm'), '--html must end with .html'),
         (('--gallery', 'page.html'), '--gallery must end with .png or .jpg'),
+        (('--gallery', 'docs/gallery.jpg'), '--gallery: docs/gallery.jpg is there already'),
+        (('--html', 'x.html', '--stage', 9), '--class are for the pictures of --out'),
         (('--out', 'x', '--size', 20), 'backbones take at least 32 x 32'),
     ],
 )
@@ -105,6 +113,19 @@ def test_bad_input(options, said, folder, tmp_path, monkeypatch):
     options = [tmp_path / 'x' if option == 'x' else option for option in options]
     done = run('visualize', folder / 'photo.jpg', folder / 'RMT' / 'iter_1.pth', *options)
     assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_names_that_no_other_backbone_has():
+    subjects = [SimpleNamespace(name=name) for name in ('a', 'a', 'a_2', 'b')]
+    load('visualize').named_apart(subjects)
+    assert [subject.name for subject in subjects] == ['a_1', 'a_3', 'a_2', 'b']
+
+
+def test_the_query_is_framed_as_it_is():
+    """Tokens may be wider than they are high."""
+    ax = Figure().subplots()
+    mark_query(ax, (50, 150), (64, 160))
+    assert {patch.get_bbox().bounds for patch in ax.patches} == {(0, 0, 160, 64)}
 
 
 def test_bad_files(folder, tmp_path):
