@@ -11,7 +11,7 @@ import warnings
 from mmengine.config import Config
 
 from ..running import load_config, make_demo_data, plain_errors
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..running.checks import check_data_presence
 from ..running.command_line import add_data_arguments
 from ..running.data_faults import Report, find_faults, leaves
@@ -31,9 +31,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', help='folder for what --data has to be converted to (work_dirs/CONFIG)'
     )
     add_data_arguments(parser)
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in train.py'
-    )
+    add_cfg_options(parser, 'as in train.py')
     # What else belongs to --data, as if it were not given.
     parser.set_defaults(image_size=None, batch_size=None, workers=None, launcher='none')
     return parser.parse_args()

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..running import plain_errors
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..zoo import Row, Zoo, config_folder, get_config, read_zoo
 from ..zoo.audit import disagreements, measure_row
 from ..zoo.complexity import Complexity, measure
@@ -46,9 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--masks', **counts, help='regions that go through each mask head (as in the row, else 100)'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help='as in train.py'
-    )
+    add_cfg_options(parser, 'as in train.py')
     args = parser.parse_args()
     others = (args.shape, args.boxes, args.masks, args.cfg_options)
     if args.check and any(other is not None for other in others):

@@ -16,7 +16,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from ..running import load_config, make_demo_data, plain_errors
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..zoo import config_folder
 
 FAMILIES = ('regionvit', 'focal', 'rmt', 'vil')
@@ -41,14 +41,7 @@ def parse_args() -> argparse.Namespace:
         choices=(1, 2, 4),
         help='that train together, a part of each batch each (2; on a GPU or a single core 1)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings that override the config',
-    )
+    add_cfg_options(parser, default={})
     return parser.parse_args()
 
 

@@ -15,12 +15,10 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from .. import __version__
 from ..checkpoints import read_checkpoint
-from ..checkpoints.family import family_of
 from ..deploy import (
     OPSET,
     STEP,
@@ -38,10 +36,11 @@ from ..deploy import (
 )
 from ..running import load_config, plain_errors, use_published
 from ..running.carried_config import test_dataset
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..running.image_files import read_pixels
 from ..running.loading import load_complete
-from ..running.predicting import KINDS, classes_and_colours
+from ..running.predicting import build_with_own_backbone, classes_and_colours, kind_of
+from ..running.processes import say
 
 # Largest difference that is taken for rounding, over the standard deviation of the output.
 LIMITS = {torch.float32: 1e-4, torch.float16: 0.1}
@@ -87,13 +86,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--picture', metavar='FILE', help='to check the file with (a photo of scikit-learn)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='settings that override the config',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.opset < 18:
         parser.error('--opset is at least 18')
@@ -182,18 +175,7 @@ def read_model(args: argparse.Namespace) -> tuple[Config, Any, dict[str, str]]:
     if args.checkpoint:
         checkpoint = read_checkpoint(args.checkpoint)
         cfg = use_published(cfg, checkpoint, args.checkpoint, args.cfg_options)
-    scope = cfg.get('default_scope')
-    if scope not in KINDS:
-        raise ValueError(f'default_scope must be one of {", ".join(KINDS)}, got {scope!r}')
-    init_default_scope(scope)
-    if scope == 'mmpretrain':
-        cfg.model.pop('train_cfg', None)  # how batches would be mixed
-    model: Any = MODELS.build(cfg.model)
-    if family_of(model.backbone) is None:
-        raise ValueError(
-            f'tools/export.py is for the backbones of this package, {args.config} has '
-            f'{type(model.backbone).__name__}'
-        )
+    model = build_with_own_backbone(cfg, args.config)
     if args.checkpoint:
         load_complete(model, checkpoint, args.checkpoint)
     else:
@@ -201,7 +183,7 @@ def read_model(args: argparse.Namespace) -> tuple[Config, Any, dict[str, str]]:
     classes, _ = classes_and_colours(cfg, checkpoint, test_dataset(cfg))
     metadata = dict(
         model=os.path.splitext(os.path.basename(args.config))[0],
-        kind=KINDS[scope],
+        kind=kind_of(cfg),
         classes=json.dumps(classes),
         producer=f'mmvitbackbones {__version__}',
     )
@@ -296,8 +278,3 @@ def print_file(
     pixels = 'pixels of 0 to 255, BGR' if args.normalise else 'normalised'
     print(f'in:  images, {pixels}, (any number, {backbone.in_channels}, {sides})')
     print(f'out: {", ".join(names)}: {_GO_ON[kind]}')
-
-
-def say(words: str) -> None:
-    """Tell the user what goes on."""
-    print(words, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from ..checkpoints import read_checkpoint
 from ..running import plain_errors, positive
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..running.image_files import ImageFile, count_images, find_images, read_images
 from ..running.predicting import Predictor, config_for
 from ..running.prediction_files import UNFINISHED, Results, check_out
@@ -46,13 +46,7 @@ def parse_args() -> argparse.Namespace:
         '--batch-size', type=positive, default=1, metavar='N', help='images at once (1)'
     )
     parser.add_argument('--no-pictures', action='store_true', help='draw none')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='settings that override the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

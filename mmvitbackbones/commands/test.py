@@ -28,7 +28,7 @@ from ..running import (
     use_published,
     use_tta,
 )
-from ..running.predicting import KINDS
+from ..running.predicting import kind_of
 
 # By its place, which is known wherever the config is read.
 PLOTS = 'mmvitbackbones.evaluation.ResultPlots'
@@ -70,12 +70,9 @@ def set_up(cfg: Config, args: argparse.Namespace) -> None:
         dump = 'DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
         add_metric(cfg, dict(type=dump, out_file_path=args.out))
     if args.plots:
-        scope = cfg.get('default_scope')
-        if scope not in KINDS:
-            raise ValueError(f'--plots is for {", ".join(KINDS)}, got default_scope={scope!r}')
         if osp.isfile(args.plots) or (osp.isdir(args.plots) and os.listdir(args.plots)):
             raise FileExistsError(f'--plots {args.plots} is there already: name a new folder')
-        plots = dict(type=PLOTS, folder=osp.abspath(args.plots), kind=KINDS[scope])
+        plots = dict(type=PLOTS, folder=osp.abspath(args.plots), kind=kind_of(cfg))
         add_metric(cfg, plots)
     if args.show_dir:
         hook = cfg.default_hooks.get('visualization')

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..running import plain_errors
-from ..running.cfg_options import OptionsAction
+from ..running.cfg_options import add_cfg_options
 from ..seeing.attention import BlockAttention, watch_blocks
 from ..seeing.colours import principal_colours
 from ..seeing.drawing import (
@@ -77,13 +77,7 @@ def parse_args() -> argparse.Namespace:
         metavar='PIXELS',
         help=f"of the picture's longer side, which is reduced to it ({SIZE})",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='settings that override the configs',
-    )
+    add_cfg_options(parser, 'settings that override the configs')
     return parser.parse_args()
 
 
@@ -169,7 +163,7 @@ def pictures(subject: Subject, args: argparse.Namespace) -> None:
         raise ValueError(f'--class needs a whole model: {subject.name} is a backbone alone')
 
     def written(what: str) -> Path:
-        path = Path(args.out, f'{subject.name}_{what}.png')
+        path = picture_of(subject, what, args.out)
         print(f'Written: {path}', flush=True)
         return path
 
@@ -210,6 +204,11 @@ def named_apart(subjects: Sequence[Subject]) -> None:
             names.append(subject.name)
 
 
+def picture_of(subject: Subject, what: str, folder: str) -> Path:
+    """The file of one of a backbone's ``PICTURES``."""
+    return Path(folder, f'{subject.name}_{what}.png')
+
+
 def check_pictures(subjects: Sequence[Subject], folder: str) -> None:
     """Check that no picture is there already.
 
@@ -218,7 +217,7 @@ def check_pictures(subjects: Sequence[Subject], folder: str) -> None:
     """
     for subject in subjects:
         for what in PICTURES:
-            path = Path(folder, f'{subject.name}_{what}.png')
+            path = picture_of(subject, what, folder)
             if path.exists():
                 raise FileExistsError(f'{path} is there already: name another folder by --out')
 

@@ -107,6 +107,22 @@ class OptionsAction(DictAction):
         setattr(namespace, self.dest, options)
 
 
+def add_cfg_options(
+    parser: argparse.ArgumentParser,
+    help: str = 'settings that override the config',
+    default: dict[str, Any] | None = None,
+) -> None:
+    """Add ``--cfg-options`` to a command line."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        default=default,
+        metavar='KEY=VALUE',
+        help=help,
+    )
+
+
 def _value(parser: argparse.ArgumentParser, key: str, text: str) -> Any:
     if not set(text) & set(',[](){}'):
         return DictAction._parse_int_float_bool(text.strip('\'"'))

@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints import UnreadableCheckpointError, is_published, use_safe_loading
-from .cfg_options import OptionsAction, unknown_argument
+from .cfg_options import add_cfg_options, unknown_argument
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root, load_config
 from .loading import write_start
 from .processes import is_first, join_processes_on_cpu
@@ -53,13 +53,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE.py',
         help="write it, for OpenMMLab's own tools for example, and end",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='settings that override the config, e.g. model.backbone.window_size=14',
-    )
+    add_cfg_options(parser, 'settings that override the config, e.g. model.backbone.window_size=14')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

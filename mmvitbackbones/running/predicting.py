@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 
 from ..checkpoints import is_published
-from .carried_config import TOOLBOXES, carried_config, test_dataset
+from ..checkpoints.family import family_of
+from .carried_config import carried_config, test_dataset
 from .config import load_config
 from .image_files import Image, ImageFile, reason
 from .loading import load_complete, use_published
@@ -24,6 +26,45 @@ from .nodes import dicts
 from .published import name_of
 
 KINDS = dict(mmdet='detector', mmseg='segmenter', mmpretrain='classifier')
+
+
+def kind_of(cfg: Config) -> str:
+    """What a config's model is: one of ``KINDS``.
+
+    Raises:
+        ValueError: If its toolbox is none of them.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in KINDS:
+        raise ValueError(
+            f'the default_scope of a config must be one of {", ".join(KINDS)} for its model to '
+            f'predict, got {scope!r}'
+        )
+    return KINDS[scope]
+
+
+def build_with_own_backbone(cfg: Config, path: str) -> Any:
+    """Build a config's model, without weights, in evaluation mode.
+
+    Args:
+        cfg (Config): The config, which stays as it is.
+        path (str): Its file, or that which it is in, for messages.
+
+    Raises:
+        ValueError: If its toolbox is none that predicts, or its backbone none of this package.
+    """
+    kind = kind_of(cfg)
+    init_default_scope(cfg.default_scope)
+    settings = copy.deepcopy(cfg.model)  # building adds to it
+    if kind == 'classifier':
+        settings.pop('train_cfg', None)  # a log line of how batches would be mixed
+    model: Any = MODELS.build(settings).eval()
+    if family_of(model.backbone) is None:
+        raise ValueError(
+            f'{path} has the backbone {type(model.backbone).__name__}, this tool is for those of '
+            'mmvitbackbones'
+        )
+    return model
 
 
 @dataclass(frozen=True)
@@ -106,14 +147,9 @@ class Predictor:
         device: str,
         score_thr: float = 0.3,
     ) -> None:
-        scope = cfg.get('default_scope')
-        if scope not in TOOLBOXES:
-            raise ValueError(
-                f'the default_scope of a config must be one of {", ".join(TOOLBOXES)} for its '
-                f'model to predict, got {scope!r}'
-            )
+        self.kind = kind_of(cfg)
+        scope = cfg.default_scope
         init_default_scope(scope)
-        self.kind = KINDS[scope]
         self.score_thr = score_thr
         dataset = test_dataset(cfg)
         if not dataset.get('pipeline'):

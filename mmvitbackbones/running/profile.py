@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,9 +39,9 @@ class Profile:
     """
 
     seconds: float
-    shares: dict[str, float] = field(default_factory=dict)
-    gflops: float = 0.0
-    fresh: float = 0.0
+    shares: dict[str, float]
+    gflops: float
+    fresh: float
 
 
 def profile_run(run: Callable[[], object], repeats: int = 3) -> Profile:

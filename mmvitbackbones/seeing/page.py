@@ -14,6 +14,7 @@ import cv2
 import matplotlib
 import numpy as np
 
+from ..files import write_whole
 from .encoding import encode
 from .subject import Subject
 
@@ -61,8 +62,7 @@ def write_page(subjects: Sequence[Subject], point: Sequence[float], path: Path) 
     page = files(__package__).joinpath('page.html').read_text(encoding='utf-8')
     # A name must not end the script.
     page = page.replace('{{title}}', title).replace('{{data}}', data.replace('<', '\\u003c'))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding='utf-8')
+    write_whole(path, page.encode())
 
 
 def _as_url(picture: np.ndarray) -> str:

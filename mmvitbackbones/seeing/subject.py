@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from ..backbones.pyramid import MIN_SIZE, Pyramid, Stage
@@ -21,7 +19,7 @@ from ..deploy.model import Normalisation
 from ..running.carried_config import test_dataset
 from ..running.image_files import read_pixels
 from ..running.loading import load_complete
-from ..running.predicting import KINDS, classes_and_colours, config_for
+from ..running.predicting import build_with_own_backbone, classes_and_colours, config_for
 
 
 @dataclass
@@ -99,10 +97,6 @@ def read_subject(
     """
     checkpoint = read_checkpoint(path)
     cfg = config_for(checkpoint, path, config, cfg_options)
-    scope = cfg.get('default_scope')
-    if scope not in KINDS:
-        raise ValueError(f'default_scope must be one of {", ".join(KINDS)}, got {scope!r}')
-    init_default_scope(scope)
     model, whole = _filled(cfg, checkpoint, path)
     classes, _ = classes_and_colours(cfg, checkpoint, test_dataset(cfg))
     backbone = model.backbone
@@ -127,14 +121,7 @@ def read_subject(
 
 def _filled(cfg: Config, checkpoint: Mapping[str, Any], path: str) -> tuple[Any, bool]:
     """The model, and whether all of it has its weights, or its backbone alone."""
-    if cfg.default_scope == 'mmpretrain':
-        cfg.model.pop('train_cfg', None)  # how batches would be mixed
-    model: Any = MODELS.build(copy.deepcopy(cfg.model)).eval()
-    if not isinstance(model.backbone, Pyramid):
-        raise ValueError(
-            f'tools/visualize.py is for the backbones of this package, {path} has '
-            f'{type(model.backbone).__name__}'
-        )
+    model = build_with_own_backbone(cfg, path)
     for stage in stages_of(model.backbone):
         stage.with_cp = False  # hooks would see each block twice
     try:
