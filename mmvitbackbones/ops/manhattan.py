@@ -11,7 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-from . import cpu
 from .attention import softmax_attention, weighted_attention
 from .backend import cached, why_plain
 from .chunked import at_a_time, in_parts, place_on_map, slices, token_slices
@@ -84,8 +83,6 @@ def attend_rows(
     else:
         length = q.shape[2]
         decay = log_decay(log_gamma, length, q.device, torch.promote_types(q.dtype, torch.float32))
-        if why_plain(q) is None:
-            decay = cpu.cut_decay(decay, q, k, min(log_gamma) * (length - 1))
         y = _attend_product(q, k, v, decay) if product else softmax_attention(q, k, v, decay)
     return y.transpose(1, 2).unflatten(0, size)
 
@@ -125,9 +122,6 @@ def attend_all(
     dtype = torch.promote_types(q.dtype, torch.float32)
     rows = log_decay(log_gamma, width, q.device, dtype)
     columns = log_decay(log_gamma, height, q.device, dtype)
-    cut = None
-    if why_plain(q) is None:
-        cut = cpu.least_decay(q, k, min(log_gamma) * (height + width - 2))
 
     def attend(queries: slice, k: Tensor, v: Tensor) -> Tensor:
         """From some queries, rows or a part of one row, to all tokens."""
@@ -135,8 +129,6 @@ def attend_all(
         # The Manhattan distance is the sum of those along the two axes.
         decay = columns[:, lines, None, :, None] + rows[:, None, places, None, :]
         decay = decay.flatten(3).flatten(1, 2)
-        if cut is not None:
-            decay.masked_fill_(decay < cut, float('-inf'))
         part = q[:, :, queries]
         if product:
             return weighted_attention(part, k, v, decay.exp_())

@@ -16,10 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvitbackbones import RMT
-from mmvitbackbones.backbones import rmt
 from mmvitbackbones.backbones.rmt import ARCHS, ManhattanAttention, RMTBlock, RMTStage
 from mmvitbackbones.ops import chunked, manhattan
-from mmvitbackbones.ops.cpu import decay as cpu_decay
 
 TINY = OPTIONS['RMT']['arch']
 # Millions of the classifiers' parameters, and how far the paper rounds them.
@@ -350,85 +348,6 @@ def test_decay_keeps_its_precision_in_half_types(form, decay, size, cast, dtype,
     assert (found / expected - 1)[normal].abs().max() < tolerance
 
 
-# Keys that are left out.
-
-
-@pytest.fixture
-def cuts(monkeypatch):
-    """Whether attention is given decays of nothing at all, for each of its calls."""
-    seen, attention, weighted = [], manhattan.softmax_attention, manhattan.weighted_attention
-
-    def spy(q, k, v, bias):
-        seen.append(bias.isinf().any())
-        return attention(q, k, v, bias)
-
-    def spy_weighted(q, k, v, weight):
-        seen.append((weight == 0).any())
-        return weighted(q, k, v, weight)
-
-    monkeypatch.setattr(manhattan, 'softmax_attention', spy)
-    monkeypatch.setattr(manhattan, 'weighted_attention', spy_weighted)
-    return seen
-
-
-def results(stage, x):
-    """The output, and gradients of the input and the projections."""
-    x, attn = x.clone().requires_grad_(), stage.blocks[0]
-    (y,) = stage(x)
-    return [y, *torch.autograd.grad(weighed([y]), [x, attn.qk.weight, attn.v.weight])]
-
-
-def without_a_cut(monkeypatch, stage, x):
-    with monkeypatch.context() as patch:
-        patch.setattr(cpu_decay, '_NEGLIGIBLE', -math.inf)
-        return results(stage, x)
-
-
-@pytest.mark.parametrize('scores', [0, 0.25])
-@pytest.mark.parametrize(
-    'form, size', [('decomposed', (1, 300)), ('decomposed', (300, 2)), ('whole', (4, 230))]
-)
-@decays
-def test_cut_of_negligible_keys_changes_nothing(monkeypatch, cuts, decay, form, size, scores):
-    """On long maps, with equal scores and ordinary ones."""
-    stage = make_attention(form, decay, size=8, dtype=torch.float32)
-    torch.manual_seed(0)
-    nn.init.normal_(stage.blocks[0].qk.weight, std=scores)
-    x = torch.randn(1, *size, 16)
-    ours = results(stage, x)
-    assert any(cuts)
-    cuts.clear()
-    expected = without_a_cut(monkeypatch, stage, x)
-    assert cuts and not any(cuts)
-    for found, wanted in zip(ours, expected):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
-
-
-@forms
-@decays
-def test_far_keys_of_large_scores_are_kept(monkeypatch, cuts, decay, form):
-    """Queries score as low as possible at each key, but one far from the first as high as possible.
-
-    Its score is higher by 70; the decay over the 243 tokens between them is exp(-69.9).
-    """
-    far, scale = 243, math.sqrt(35 * math.sqrt(2))
-    stage = make_attention(form, decay, heads=1, dtype=torch.float32)
-    with torch.no_grad():
-        stage.blocks[0].qk.weight[0, 0] = stage.blocks[0].qk.weight[2, 1] = scale
-    still = torch.ones(1, 400, 1, 1), torch.zeros(1, 400, 1, 1)
-    monkeypatch.setattr(rmt, 'rotary_embedding', lambda *_: still)  # nothing turns the scores
-    x = torch.tensor([1.0, -1]).repeat(1, 1, 400, 1)
-    x[0, 0, far, 1] = 1
-    ours = results(stage, x)
-    assert any(cuts)
-    expected = without_a_cut(monkeypatch, stage, x)
-    total, difference = expected[0][0, 0, 0]
-    assert difference > -0.8 * total  # -1 without the far key, whose value is 1
-    torch.testing.assert_close(ours[0][0, 0, 0], expected[0][0, 0, 0], rtol=1e-4, atol=0)
-    for found, wanted in zip(ours, expected):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
-
-
 # Memory.
 
 
@@ -528,7 +447,6 @@ def test_without_decay(monkeypatch, with_cp):
     model = build(decay=None, with_cp=with_cp)
     assert model.state_dict().keys() == build().state_dict().keys()
     monkeypatch.setattr(manhattan, 'log_decay', None)
-    monkeypatch.setattr(cpu_decay, 'least_decay', None)
     x = image(32, 1200)
     _, grads = tiny_backbones.gradients(model, x)
     assert grads.keys() == dict(model.named_parameters()).keys()

@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from running_tools import own_instances
+from torch.autograd.profiler import profile
 
 from mmvitbackbones.commands import benchmark
-from mmvitbackbones.running.profile import profile_run
+from mmvitbackbones.running.profile import product_flops, profile_run
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 TINY_SWIN = ['embed_dims=12', 'depths=[1,1,1,1]', 'num_heads=[1,1,2,2]', 'out_indices=(1,3)']
@@ -232,3 +233,22 @@ def test_kinds_of_operations(kind, run):
     x = torch.randn(256, 256)
     shares = profile_run(lambda: run(x)).shares
     assert shares[kind] == max(shares.values())
+
+
+@pytest.mark.parametrize(
+    'run',
+    [
+        lambda a, b, c: a @ b,
+        lambda a, b, c: torch.mm(a, b, out=c),
+        lambda a, b, c: F.linear(a, b.T, c[0]),
+        lambda a, b, c: c.addmm_(a, b),
+        lambda a, b, c: torch.addmm(c[0], a, b, out=c),
+        lambda a, b, c: a.unflatten(0, (2, -1)) @ b.expand(2, -1, -1).contiguous(),
+        lambda a, b, c: torch.bmm(a[None], b[None], out=c[None]),
+    ],
+)
+def test_operations_of_a_product_are_counted_once(run):
+    a, b, c = torch.randn(6, 5), torch.randn(5, 7), torch.randn(6, 7)
+    with profile(record_shapes=True, use_kineto=False) as found:
+        run(a, b, c)
+    assert sum(map(product_flops, found.function_events)) == 2 * 6 * 5 * 7
