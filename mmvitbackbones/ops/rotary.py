@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import cpu
+from .backend import why_plain
+
 
 def rotary_embedding(
     height: int, width: int, dims: int, device: torch.device, dtype: torch.dtype = torch.float32
@@ -45,6 +48,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         tuple[Tensor, Tensor]: Rotated queries and keys, (B, H, W, heads, d) each; rounded to the
         type of ``x`` after the rotation.
     """
+    # Compilers fuse the plain body, and leave complex numbers to torch.
+    if why_plain(x) is None and not torch.compiler.is_compiling():
+        return cpu.rotate_as_complex(x, cos, sin)
     a, b = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cos[:, :, None], sin[:, :, None]  # the same for queries and keys
     y = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1)

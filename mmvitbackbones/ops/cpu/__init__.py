@@ -2,5 +2,6 @@
 
 from .attention import attend_in_blocks
 from .feed_forward import feed_forward_in_strips
+from .rotary import rotate_as_complex
 
-__all__ = ['attend_in_blocks', 'feed_forward_in_strips']
+__all__ = ['attend_in_blocks', 'feed_forward_in_strips', 'rotate_as_complex']
