@@ -3,7 +3,11 @@ PYTHON ?= python3.11
 # A folder of ready wheels (mmcv), if you have one.
 WHEELS ?= ../shared/wheels
 
-RUN := .venv/bin/python
+# The toolboxes: openmmlab, or onedl, which continues them. Each has an environment of its own.
+STACK ?= openmmlab
+VENV := $(if $(filter openmmlab,$(STACK)),.venv,.venv-$(STACK))
+
+RUN := $(VENV)/bin/python
 # Of the demo: regionvit, focal, rmt or vil; LONG=1 trains three times as long.
 FAMILY ?= regionvit
 LONG ?=
@@ -35,12 +39,13 @@ help:
 	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
 	@echo 'make lint   check the style and types only'
 	@echo 'make setup  only set up .venv/, which the others do too'
+	@echo "STACK=onedl  with any but test-oldest: OneDL's toolboxes, in .venv-onedl/"
 
 setup:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 	'Set-up needs Python 3.11 or newer, and "$(PYTHON)" is not one: make PYTHON=/path/to/python3.11' \
 	>&2; exit 1; }
-	@$(PYTHON) tools/setup_env.py --wheels '$(WHEELS)'
+	@$(PYTHON) tools/setup_env.py --stack '$(STACK)' --venv '$(VENV)' --wheels '$(WHEELS)'
 
 demo: setup
 	@$(RUN) tools/demo.py $(FAMILY) $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))
