@@ -35,6 +35,11 @@ _COMMANDS = {
 TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
+def is_onedl() -> bool:
+    """Whether the stack that is here is OneDL's."""
+    return _is_installed('onedl-mmengine')
+
+
 def how_to_install(module: str) -> str:
     """Say how to install a module of the stack that is here, which the other's would overwrite.
 
@@ -45,7 +50,7 @@ def how_to_install(module: str) -> str:
         str: The command; where neither stack is here, that of each.
     """
     openmmlab, onedl = _COMMANDS[module]
-    if _is_installed('onedl-mmengine'):
+    if is_onedl():
         return onedl
     if _is_installed('mmengine'):
         return openmmlab
