@@ -35,7 +35,8 @@ help:
 	@echo 'make test   check the style and types, then run the tests'
 	@echo 'make coverage     which lines the tests reach'
 	@echo 'make test-oldest  the core on the oldest versions, in an environment of its own'
-	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour)'
+	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour),'
+	@echo "            then make test STACK=onedl"
 	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
 	@echo 'make lint   check the style and types only'
 	@echo 'make setup  only set up .venv/, which the others do too'
@@ -68,6 +69,7 @@ test: lint
 
 sweep: setup
 	$(RUN) $(PYTEST) -m sweep
+	$(if $(filter openmmlab,$(STACK)),$(MAKE) test STACK=onedl)
 
 coverage: setup
 	$(RUN) -m coverage erase

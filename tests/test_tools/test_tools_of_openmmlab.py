@@ -1,8 +1,10 @@
 """What the toolboxes' own tools make of our configs: the tables of docs/toolbox_tools.md."""
 
 import functools
+import os
 import re
 import runpy
+import subprocess
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -23,7 +25,7 @@ from mmvitbackbones.running import load_config, make_demo_data
 from mmvitbackbones.stack import is_onedl
 
 # A config, a data set and an image size for it, and what a test measures.
-MODELS = {
+TRAININGS = {
     'mmdet': (
         'maskrcnn_rmt_t_1x',
         partial(folders.make_yolo, polygons=True),
@@ -40,7 +42,7 @@ def rows():
     toolbox, column = None, 2 if is_onedl() else 1
     for line in (ROOT / 'docs' / 'toolbox_tools.md').read_text().splitlines():
         if line.startswith('## '):
-            (toolbox,) = (name for name in MODELS if name in line)
+            (toolbox,) = (name for name in TRAININGS if name in line)
         cells = [cell.strip() for cell in line.strip('|').split('|')]
         if toolbox and cells[0].startswith('`') and cells[column] == 'yes':
             yield toolbox, cells[0].strip('`')
@@ -49,14 +51,26 @@ def rows():
 ROWS = [*rows()]
 
 
-def run_tool(toolbox, file, *arguments):
+def tool_of(toolbox, file):
+    return str(Path(find_spec(toolbox).origin).parent / '.mim' / 'tools' / file)
+
+
+def run_here(file, *arguments):
     """Run a toolbox's own tool in this process, at the root."""
-    file = Path(find_spec(toolbox).origin).parent / '.mim' / 'tools' / file
     with own_instances(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(file), *map(str, arguments)])
+        patch.setattr(sys, 'argv', [file, *map(str, arguments)])
         patch.setenv('MPLBACKEND', 'agg')
         patch.chdir(ROOT)
-        runpy.run_path(str(file), run_name='__main__')
+        runpy.run_path(file, run_name='__main__')
+
+
+def run_alone(file, *arguments):
+    """Run it as a user does: nothing has imported this package before it reads the config."""
+    command = [sys.executable, file, *map(str, arguments)]
+    env = {**os.environ, 'MPLBACKEND': 'agg'}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout)
 
 
 class Training:
@@ -64,7 +78,7 @@ class Training:
 
     def __init__(self, toolbox, folder):
         self.toolbox, self.folder = toolbox, folder
-        name, make, size, self.metric = MODELS[toolbox]
+        name, make, size, self.metric = TRAININGS[toolbox]
         make(folder)
         narrow_own_config(name).dump(folder / f'{name}.py')
         succeed(
@@ -80,15 +94,15 @@ class Training:
             IMAGE=next(folder.rglob('*.jpg')),
         )
 
-    def run(self, command, out='out'):
-        """Run a row of a table in this process."""
+    def run(self, command, out='out', how=run_here):
+        """Run a row of a table."""
         words = dict(CONFIG=self.folder / 'saved.py', OUT=self.folder / out)
         words |= getattr(self, 'words', {})
         file, *arguments = command.split()
         for number, argument in enumerate(arguments):
             arguments[number] = re.sub('|'.join(words), lambda name: str(words[name[0]]), argument)
         (self.folder / out).mkdir(exist_ok=True)
-        run_tool(self.toolbox, file, *arguments)
+        how(tool_of(self.toolbox, file), *arguments)
 
     def logged(self):
         """What the last run wrote of its metrics and losses."""
@@ -105,15 +119,18 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(
     'toolbox, command', ROWS, ids=[f'{toolbox} {row.split()[0]}' for toolbox, row in ROWS]
 )
-def test_a_row(toolbox, command, trained, capsys):
+@pytest.mark.parametrize('how', [run_here, pytest.param(run_alone, marks=pytest.mark.sweep)])
+def test_a_row(toolbox, command, how, trained, capsys):
     training, tool = trained(toolbox), Path(command.split()[0]).stem
-    if tool == 'train':  # the fixture ran it
+    if tool == 'train':
+        if how is run_alone:  # else the fixture has run it
+            training.run(command, how=how)
         assert training.metric in training.logged()
         return
     if tool == 'confusion_matrix':
         (test,) = (row for name, row in ROWS if name == toolbox and row.startswith('test.py'))
         training.run(test, out=tool)
-    training.run(command, out=tool)
+    training.run(command, tool, how)
     made = [path for path in (training.folder / tool).rglob('*') if path.is_file()]
     if tool == 'test':
         assert made and training.metric in training.logged()
@@ -132,7 +149,8 @@ def counted(printed):
 
 def test_get_flops_of_mmpretrain(capsys):
     """About the 2.4 thousand millions of the paper."""
-    run_tool('mmpretrain', 'analysis_tools/get_flops.py', 'configs/cls_regionvit_ti_in1k.py')
+    tool = tool_of('mmpretrain', 'analysis_tools/get_flops.py')
+    run_here(tool, 'configs/cls_regionvit_ti_in1k.py')
     assert 2.0 < counted(capsys.readouterr().out) < 2.8
 
 
@@ -144,6 +162,6 @@ def test_get_flops_of_mmdet(monkeypatch, capsys, tmp_path):
     make_demo_data(cfg)
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.dump(config)
-    run_tool('mmdet', 'analysis_tools/get_flops.py', config, '--num-images', 1)
+    run_here(tool_of('mmdet', 'analysis_tools/get_flops.py'), config, '--num-images', 1)
     # The backbone's share at 256 x 256 alone is 7 thousand millions.
     assert 7 < counted(capsys.readouterr().out) < 25
