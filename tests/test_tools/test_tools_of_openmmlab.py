@@ -44,7 +44,7 @@ def rows():
         if line.startswith('## '):
             (toolbox,) = (name for name in TRAININGS if name in line)
         cells = [cell.strip() for cell in line.strip('|').split('|')]
-        if toolbox and cells[0].startswith('`') and cells[column] == 'yes':
+        if line.startswith('| `') and cells[column] == 'yes':
             yield toolbox, cells[0].strip('`')
 
 
