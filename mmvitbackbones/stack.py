@@ -54,7 +54,7 @@ def how_to_install(module: str) -> str:
         return onedl
     if _is_installed('mmengine'):
         return openmmlab
-    return f"{openmmlab}, or for OneDL's stack {onedl}"
+    return f'{openmmlab}, or for the stack of OneDL {onedl}'
 
 
 def warn_of_mixture() -> None:
