@@ -44,8 +44,8 @@ def rows():
         if line.startswith('## '):
             (toolbox,) = (name for name in TRAININGS if name in line)
         cells = [cell.strip() for cell in line.strip('|').split('|')]
-        if line.startswith('| `') and cells[column] == 'yes':
-            yield toolbox, cells[0].strip('`')
+        if line.startswith('| `') and cells[column].startswith('yes'):
+            yield toolbox, ' '.join(re.findall('`(.+?)`', cells[0] + cells[column]))
 
 
 ROWS = [*rows()]
