@@ -19,7 +19,6 @@ from ..checkpoints import UnreadableCheckpointError, is_published, use_safe_load
 from .cfg_options import add_cfg_options, unknown_argument
 from .config import DEMO_DIGITS, DEMO_ROOT, demo_root, load_config
 from .loading import write_start
-from .nodes import dicts
 from .processes import is_first, join_processes_on_cpu
 
 _PROBLEMS = (ValueError, TypeError, KeyError, ImportError, OSError, UnreadableCheckpointError)
@@ -165,13 +164,7 @@ def end_with_config(
             start = f'{os.path.splitext(args.save_config)[0]}_start.pth'
             write_start(cfg, checkpoint, start)
             print(f'Written: {start}')
-        settings = cfg.to_dict()
-        for part in dicts(settings):
-            # Of a part of another toolbox's config; some of mmpretrain's tools take it for an
-            # argument, and it says no more than the default does.
-            if part.get('_scope_') == cfg.get('default_scope'):
-                part.pop('_scope_', None)
-        Config(settings).dump(args.save_config)
+        cfg.dump(args.save_config)
         print(f'Written: {args.save_config}')
     if args.print_config and is_first():
         print(cfg.pretty_text)
