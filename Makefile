@@ -3,7 +3,11 @@ PYTHON ?= python3.11
 # A folder of ready wheels (mmcv), if you have one.
 WHEELS ?= ../shared/wheels
 
-RUN := .venv/bin/python
+# The toolboxes: openmmlab, or onedl, which continues them. Each has an environment of its own.
+STACK ?= openmmlab
+VENV := $(if $(filter openmmlab,$(STACK)),.venv,.venv-$(STACK))
+
+RUN := $(VENV)/bin/python
 # Of the demo: regionvit, focal, rmt or vil; LONG=1 trains three times as long.
 FAMILY ?= regionvit
 LONG ?=
@@ -31,16 +35,18 @@ help:
 	@echo 'make test   check the style and types, then run the tests'
 	@echo 'make coverage     which lines the tests reach'
 	@echo 'make test-oldest  the core on the oldest versions, in an environment of its own'
-	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour)'
+	@echo 'make sweep  the long tests: every config trains and is evaluated (2 cores: about an hour),'
+	@echo "            then make test STACK=onedl"
 	@echo 'make zoo    count all configs, and make docs/model_zoo.md and the metafiles again'
 	@echo 'make lint   check the style and types only'
 	@echo 'make setup  only set up .venv/, which the others do too'
+	@echo "STACK=onedl  with any but test-oldest: OneDL's toolboxes, in .venv-onedl/"
 
 setup:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 	'Set-up needs Python 3.11 or newer, and "$(PYTHON)" is not one: make PYTHON=/path/to/python3.11' \
 	>&2; exit 1; }
-	@$(PYTHON) tools/setup_env.py --wheels '$(WHEELS)'
+	@$(PYTHON) tools/setup_env.py --stack '$(STACK)' --venv '$(VENV)' --wheels '$(WHEELS)'
 
 demo: setup
 	@$(RUN) tools/demo.py $(FAMILY) $(if $(LONG),--long) $(if $(SEED),--seed $(SEED))
@@ -63,6 +69,7 @@ test: lint
 
 sweep: setup
 	$(RUN) $(PYTEST) -m sweep
+	$(if $(filter openmmlab,$(STACK)),$(MAKE) test STACK=onedl)
 
 coverage: setup
 	$(RUN) -m coverage erase

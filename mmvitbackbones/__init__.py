@@ -1,6 +1,7 @@
 """Vision-transformer backbones for OpenMMLab's detectors and segmenters."""
 
 from .requirements_check import check_requirements
+from .stack import let_configs_find_toolboxes
 from .version import __version__
 
 check_requirements()
@@ -21,6 +22,7 @@ from .running.published import as_published  # noqa: E402
 from .zoo import get_config  # noqa: E402
 
 allow_mmengine_classes()
+let_configs_find_toolboxes()
 
 __all__ = [
     'RMT',

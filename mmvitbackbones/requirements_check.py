@@ -1,7 +1,7 @@
 """The check of installed versions when the package is imported.
 
-pip cannot express "mmcv or mmcv-lite", so neither is a declared dependency and this says
-what is missing.
+pip cannot express "mmengine or onedl-mmengine", nor "mmcv or mmcv-lite or onedl-mmcv", so none is
+a declared dependency and this says what is missing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,10 @@ import importlib
 import re
 from collections.abc import Mapping
 
-# module: (first major.minor that works, first that does not, pip command)
-_SUPPORTED = {
-    'torch': ((2, 5), None, "pip install 'torch>=2.5'"),
-    'mmengine': ((0, 10), (1, 0), "pip install 'mmengine>=0.10,<1'"),
-    'mmcv': (
-        (2, 0),
-        (3, 0),
-        "pip install 'mmcv-lite>=2.0,<2.2' (enough for the backbones) or "
-        "pip install 'mmcv>=2.0,<2.2' (compiled operations, for mmdet, mmseg and mmpretrain)",
-    ),
-}
+from .stack import how_to_install, warn_of_mixture
+
+# module: (first major.minor that works, first that does not)
+_SUPPORTED = {'torch': ((2, 5), None), 'mmengine': ((0, 10), (1, 0)), 'mmcv': ((2, 0), (3, 0))}
 
 
 def check_versions(versions: Mapping[str, str | None]) -> None:
@@ -28,15 +21,16 @@ def check_versions(versions: Mapping[str, str | None]) -> None:
 
     Args:
         versions: version by module name ('torch', 'mmengine', 'mmcv'), None where the module is
-            not installed. mmcv and mmcv-lite both count as 'mmcv'.
+            not installed. mmcv, mmcv-lite and onedl-mmcv all count as 'mmcv'.
 
     Raises:
         ImportError: one sentence naming the first unmet need and the pip command that meets it.
     """
-    for name, (oldest, limit, remedy) in _SUPPORTED.items():
+    for name, (oldest, limit) in _SUPPORTED.items():
         need = f'{"mmcv or mmcv-lite" if name == "mmcv" else name} >= {oldest[0]}.{oldest[1]}'
         if limit:
             need += f', < {limit[0]}.{limit[1]}'
+        remedy = "pip install 'torch>=2.5'" if name == 'torch' else how_to_install(name)
         version = versions[name]
         if version is None:
             raise ImportError(f'mmvitbackbones needs {need}, which is not installed: run {remedy}.')
@@ -60,5 +54,9 @@ def installed_versions() -> dict[str, str | None]:
 
 
 def check_requirements() -> None:
-    """Check the installed torch, mmengine and mmcv; see `check_versions` for the error."""
+    """Check the installed torch, mmengine and mmcv; see `check_versions` for the error.
+
+    Warns where the two stacks of OpenMMLab's toolboxes are mixed.
+    """
+    warn_of_mixture()
     check_versions(installed_versions())

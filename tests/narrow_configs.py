@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmvitbackbones.running import load_config
 from mmvitbackbones.running.nodes import dicts
+from mmvitbackbones.zoo import get_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DIMS = [16, 16, 32, 32]
@@ -47,6 +48,23 @@ def narrow_config(name: str, options: dict | None = None, **kwargs) -> Config:
         takes.in_channels = [DIMS[i] for i in backbone.get('out_indices', range(4))]
     if cfg.model.get('auxiliary_head'):
         cfg.model.auxiliary_head.in_channels = DIMS[cfg.model.auxiliary_head.in_index]
+    return cfg
+
+
+def narrow_own_config(name: str) -> Config:
+    """Narrow a config for a data set of one's own, whose classes a classifier's head then gets.
+
+    Args:
+        name (str): The config.
+
+    Returns:
+        Config: Narrow as :func:`narrow_config`; of a classifier, only the backbone.
+    """
+    if not name.startswith('cls_'):
+        return narrow_config(name)
+    cfg = get_config(name)
+    cfg.model.backbone.arch = ARCHES[cfg.model.backbone.type]
+    cfg.model.neck.in_channels = DIMS[-1]
     return cfg
 
 

@@ -1,4 +1,4 @@
-"""Set up `.venv/` with the versions of requirements/pinned.txt; needs nothing but Python.
+"""Set up an environment with pinned versions of one of the stacks; needs nothing but Python.
 
 A stamp file makes the second run immediate, and an interrupted run goes on where it stopped.
 """
@@ -22,17 +22,45 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / 'requirements' / 'pinned.txt'
-MMCV, TORCH = (
-    re.search(rf'^{name}==(\S+)', PINS.read_text(), re.MULTILINE)[1] for name in ('mmcv', 'torch')
-)
 STEPS = 6
 
-# Each op call fails where a build does not fit the installed torch.
+# Each op call fails where a build does not fit the installed torch, or was made without ops.
 BOX = 'torch.tensor([[0., 0., 1., 1.]]), torch.tensor([1.]), 0.5'
 TORCH_CHECK = f'import torch, torchvision; torchvision.ops.nms({BOX})'
-MMCV_CHECK = f'import torch, mmcv.ops; assert mmcv.__version__ == "{MMCV}"; mmcv.ops.nms({BOX})'
 CUDA_OPS_CHECK = 'import mmcv.ops; assert mmcv.ops.get_compiling_cuda_version()[:1].isdigit()'
 TOOLBOX_CHECK = 'import mmdet, mmseg, mmpretrain, sklearn'
+
+
+class Stack:
+    """The toolboxes of OpenMMLab, or of OneDL, whose modules have the same names.
+
+    Args:
+        name: 'openmmlab' or 'onedl', as in requirements/NAME.txt.
+    """
+
+    NAMES = ('openmmlab', 'onedl')
+
+    def __init__(self, name: str) -> None:
+        self.pins = (PINS, PINS.parent / f'{name}.txt')
+        self.mmcv = 'onedl-mmcv' if name == 'onedl' else 'mmcv'
+        self.mmcv_version = pinned(self.mmcv, *self.pins)
+
+    @property
+    def mmcv_file(self) -> str:
+        """How the names of mmcv's source and wheels begin."""
+        return f'{self.mmcv.replace("-", "_")}-{self.mmcv_version}'
+
+    @property
+    def mmcv_check(self) -> str:
+        """Code that fails where another mmcv is installed, or one whose ops do not run."""
+        version = f'assert mmcv.__version__ == "{self.mmcv_version}"'
+        return f'import torch, mmcv.ops; {version}; mmcv.ops.nms({BOX})'
+
+
+def pinned(name: str, *files: Path) -> str:
+    """The version that files of requirements pin a package to."""
+    texts = '\n'.join(file.read_text() for file in files)
+    return re.search(rf'^{name}==(\S+)', texts, re.MULTILINE)[1]
 
 
 def say(text: str, in_place: bool = False) -> None:
@@ -79,11 +107,13 @@ class Venv:
 
     Args:
         path: its folder.
+        stack: whose toolboxes it gets.
         wheels: a folder of ready wheels, or None; need not exist.
     """
 
-    def __init__(self, path: Path, wheels: Path | None) -> None:
+    def __init__(self, path: Path, stack: Stack, wheels: Path | None) -> None:
         self.path = path
+        self.stack = stack
         self.python = path / 'bin' / 'python'
         self.log = path / 'setup.log'
         folders = [folder for folder in (wheels, kept_wheels()) if folder and folder.is_dir()]
@@ -118,7 +148,8 @@ class Venv:
         Returns:
             The last lines of the output where pip failed, else an empty list.
         """
-        command = [self.python, '-m', 'pip', *args, *self.find_links, '--constraint', PINS]
+        constraints = [f'--constraint={file}' for file in self.stack.pins]
+        command = [self.python, '-m', 'pip', *args, *self.find_links, *constraints]
         path = f'{self.python.parent}{os.pathsep}{os.environ.get("PATH", "")}'  # for ninja
         env = {**os.environ, 'PATH': path, 'PYTHONUNBUFFERED': '1', **(env or {})}
         tail: collections.deque[str] = collections.deque(maxlen=20)
@@ -151,7 +182,7 @@ class Venv:
 
     def mmcv_error(self) -> str:
         """Return why the installed mmcv does not suit this machine, '' if it does."""
-        error = self.error_of(MMCV_CHECK)
+        error = self.error_of(self.stack.mmcv_check)
         if not error and wants_cuda_ops() and self.error_of(CUDA_OPS_CHECK):
             return 'it has no CUDA ops'
         return error
@@ -159,8 +190,9 @@ class Venv:
     def ready_mmcv_wheel(self) -> Path | None:
         """Fetch a ready mmcv wheel from the wheel folder or the index; None if there is none."""
         folder = self.path / 'wheels'
-        self.pip('download', '--no-deps', '--only-binary=:all:', '-d', str(folder), 'mmcv')
-        return next(folder.glob(f'mmcv-{MMCV}-*.whl'), None)
+        name = self.stack.mmcv
+        self.pip('download', '--no-deps', '--only-binary=:all:', '-d', str(folder), name)
+        return next(folder.glob(f'{self.stack.mmcv_file}-*.whl'), None)
 
     def install_mmcv(self, wheel: Path | None) -> None:
         """Install mmcv from the wheel if it suits this machine, else compile it."""
@@ -185,11 +217,12 @@ class Venv:
         folder = self.path / 'src'
         self.pip_or_exit(
             'Downloading the source of mmcv',
-            *('download', '--no-deps', '--no-build-isolation', '--no-binary', 'mmcv'),
-            *('-d', str(folder), 'mmcv'),
+            *('download', '--no-deps', '--no-build-isolation', '--no-binary', self.stack.mmcv),
+            *('-d', str(folder), self.stack.mmcv),
         )
-        shutil.unpack_archive(folder / f'mmcv-{MMCV}.tar.gz', folder)
-        source = folder / f'mmcv-{MMCV}'
+        file = self.stack.mmcv_file
+        shutil.unpack_archive(folder / f'{file}.tar.gz', folder)
+        source = folder / file
         memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
         jobs = max(1, min(len(os.sched_getaffinity(0)), int(memory / 2e9)))
         # Python's own flags count no more where CFLAGS is set; debug symbols cost time and space.
@@ -210,7 +243,7 @@ class Venv:
             show=CompileProgress(every=1 if sys.stdout.isatty() else 10),
             env=env,
         )
-        (wheel,) = folder.glob(f'mmcv-{MMCV}-*.whl')
+        (wheel,) = folder.glob(f'{file}-*.whl')
         self.pip_or_exit('Installing mmcv', 'install', '--no-deps', '--force-reinstall', str(wheel))
         keep(wheel)
         shutil.rmtree(source)
@@ -252,7 +285,7 @@ def kept_wheels() -> Path:
     """The folder where the next clone finds the mmcv that was compiled here for the pins."""
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     kind = 'cuda' if wants_cuda_ops() else 'cpu'
-    return cache / 'mmvitbackbones' / f'torch-{TORCH}-{kind}'
+    return cache / 'mmvitbackbones' / f'torch-{pinned("torch", PINS)}-{kind}'
 
 
 def keep(wheel: Path) -> None:
@@ -321,12 +354,13 @@ def set_up(venv: Venv) -> None:
         say(f'[4/{STEPS}] mmcv is there')
 
     say(f'[5/{STEPS}] Installing mmdet, mmsegmentation, mmpretrain and the rest (1 to 3 minutes)')
-    venv.pip_or_exit('Installing the pinned packages', 'install', '-r', str(PINS))
+    files = [f'--requirement={file}' for file in venv.stack.pins]
+    venv.pip_or_exit('Installing the pinned packages', 'install', *files)
     editable = ['install', '--no-deps', '--no-build-isolation', '--editable', str(ROOT)]
     venv.pip_or_exit('Installing mmvitbackbones', *editable)
 
     say(f'[6/{STEPS}] Checking that everything can be imported (20 s)')
-    for code in (TORCH_CHECK, MMCV_CHECK, TOOLBOX_CHECK):
+    for code in (TORCH_CHECK, venv.stack.mmcv_check, TOOLBOX_CHECK):
         if error := venv.error_of(code):
             sys.exit(
                 f'The installed packages do not work ({error}): put right what this names, or '
@@ -344,13 +378,15 @@ def main() -> None:
         version = '.'.join(map(str, sys.version_info[:3]))
         sys.exit(f'The pinned versions need Python 3.11 or newer; this is Python {version}.')
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='the folder to set up')
+    parser.add_argument('--stack', choices=Stack.NAMES, required=True, help='whose toolboxes')
+    parser.add_argument('--venv', type=Path, required=True, help='the folder to set up')
     parser.add_argument('--wheels', type=Path, help='a folder of ready wheels, if you have one')
     args = parser.parse_args()
-    venv = Venv(args.venv.absolute(), args.wheels)
+    stack = Stack(args.stack)
+    venv = Venv(args.venv.absolute(), stack, args.wheels)
 
     digest = hashlib.sha256(f'{sys.version_info[:2]} {ROOT}'.encode())
-    for file in (PINS, ROOT / 'setup.py'):
+    for file in (*stack.pins, ROOT / 'setup.py'):
         digest.update(file.read_bytes())
     stamp = venv.path / 'setup.stamp'
     if venv.python.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():

@@ -47,6 +47,7 @@ class Pyramid(BaseModule):
         channels (tuple[int, ...]): Channels of each map that is emitted.
         strides (tuple[int, ...]): Pixels of the image between neighbouring tokens of each.
         stage_strides (tuple[int, ...]): The same of all stages, also those that are not emitted.
+        maps (nn.ModuleList): For hooks: what the i-th puts out is the map of stage i.
         family (Family): Of the class: which published files fit, and how they are read.
 
     Raises:
@@ -108,6 +109,7 @@ class Pyramid(BaseModule):
         self.out_norms = nn.ModuleList(
             nn.LayerNorm(dims[i]) if i in normed else nn.Identity() for i in range(count)
         )
+        self.maps = nn.ModuleList(ChannelsFirst() for _ in range(count))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -179,9 +181,7 @@ class Pyramid(BaseModule):
         """The map that leaves the backbone, channels first, of what stage i made, (B, ..., C)."""
         if self.out_norm == 'output':
             tokens = self.out_norms[i](tokens)
-        # mmcv's operations read the memory as it lies: RoIAlign would take a channels-last map for
-        # another image.
-        return tokens.movedim(-1, 1).contiguous()
+        return self.maps[i](tokens)
 
     def train(self, mode: bool = True) -> Pyramid:
         """Switch to training mode; what is frozen stays in evaluation mode."""
@@ -204,6 +204,16 @@ class Pyramid(BaseModule):
         past_the_last_output = [*self.stages[unused:], *self.out_norms[unused:]]
         for module in [*self._frozen(), *past_the_last_output]:
             module.requires_grad_(False)
+
+
+class ChannelsFirst(nn.Module):
+    """Makes a map of tokens: where tools that know modules alone find what leaves a stage."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Turn (B, ..., C) into (B, C, ...)."""
+        # mmcv's operations read the memory as it lies: RoIAlign would take a channels-last map for
+        # another image.
+        return tokens.movedim(-1, 1).contiguous()
 
 
 class Stage(nn.Module):

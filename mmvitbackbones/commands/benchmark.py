@@ -45,9 +45,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..running.profile import product_rate, profile_run
+from ..stack import TOOLBOXES, how_to_install
 from ..zoo import get_config
 
-TOOLBOXES = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
 CLASSIFIER = 'mmpretrain.ImageClassifier'  # what configs named cls_... are of
 MEMORY_MEANING = {
     'cpu': 'peak of live memory (the ratio to quote) / the same with the holes of the heap / '
@@ -105,7 +105,7 @@ def find_backbone(name: str) -> None:
     except (ImportError, AssertionError) as error:
         raise BenchmarkError(
             f"'{name}' needs {package}, which cannot be imported ({one_line(error)}); "
-            f'try: pip install {TOOLBOXES.get(scope, "-e .")}'
+            f'try: {how_to_install(scope) if scope else "pip install -e ."}'
         ) from error
     registry = MODELS.children[scope] if scope else MODELS
     known = sorted(k for k, v in registry.module_dict.items() if v.__module__.startswith(home))

@@ -160,11 +160,15 @@ class _SeededDataset(Dataset[Any]):
 
 
 class _PassingOver(_InfiniteDataloaderIterator):
-    """What a loop of iterations reads; the batches that it asks for and leaves out are not read."""
+    """What a loop of iterations reads, after the batches that the training saw already.
+
+    OpenMMLab's loop asks for those first, one after another, and leaves them out: they are not
+    read. OneDL's loop tells it to skip them, which is done.
+    """
 
     def __init__(self, loader: DataLoader[Any], count: int, passes: int) -> None:
         super().__init__(loader)
-        self._left_out = count
+        self._left_out = 0 if hasattr(_InfiniteDataloaderIterator, 'skip_iter') else count
         self._epoch = passes
 
     def __next__(self) -> Any:
@@ -172,3 +176,6 @@ class _PassingOver(_InfiniteDataloaderIterator):
             self._left_out -= 1
             return None
         return super().__next__()
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Do nothing: the sampler is behind these batches already."""

@@ -16,9 +16,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from ..stack import TOOLBOXES
 from .nodes import dicts
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
 _PACKAGES = (*TOOLBOXES, 'mmcv', 'mmengine', 'mmvitbackbones', 'torch')
 _REGISTRIES = ('MODELS', 'TRANSFORMS', 'TASK_UTILS', 'BATCH_AUGMENTS', 'WEIGHT_INITIALIZERS')
 # They pass texts from the config to eval().

@@ -7,16 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-_WITH_EXTRA = (
-    "pip install --no-build-isolation 'mmvitbackbones[{}]' (full mmcv first: docs/install.md)"
-)
-# What mmengine misses where a toolbox is not installed: what brings it.
-_REMEDIES = {
-    'mmdet': _WITH_EXTRA.format('det'),
-    'mmpretrain': _WITH_EXTRA.format('cls'),
-    'mmsegmentation': _WITH_EXTRA.format('seg'),
-    'pkg_resources': "pip install 'setuptools<81'",
-}
+from ..stack import TOOLBOXES, how_to_install
 
 
 def config_folder() -> Path:
@@ -58,7 +49,9 @@ def get_config(name: str) -> Config:
     try:
         return Config.fromfile(folder / f'{name}.py')
     except ModuleNotFoundError as error:
-        for package, remedy in _REMEDIES.items():
+        remedies = {module: how_to_install(module) for module in TOOLBOXES}
+        remedies['pkg_resources'] = "pip install 'setuptools<81'"  # mmengine's own need
+        for package, remedy in remedies.items():
             if package in str(error):
                 raise ImportError(
                     f'the config {name!r} needs {package}, which is not installed: run {remedy}'

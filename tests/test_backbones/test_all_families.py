@@ -227,6 +227,16 @@ def test_every_trainable_parameter_gets_a_gradient(family, out_norm, out_indices
 # Options.
 
 
+@pytest.mark.parametrize('out_norm', ['inline', 'output', None])
+def test_hooks_find_the_maps_that_leave(family, out_norm):
+    """As Grad-CAM of other packages needs them: channels first, by a module's name."""
+    model, found = build(family, out_norm=out_norm, out_indices=(1, 3)), []
+    for i in (1, 3):
+        model.get_submodule(f'maps.{i}').register_forward_hook(lambda *hooked: found.append(hooked))
+    maps = model(image(33, 45))
+    assert len(found) == 2 and all(hooked[-1] is output for hooked, output in zip(found, maps))
+
+
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 2, 4])
 def test_frozen_stages(family, frozen_stages):
     model = build(family, frozen_stages=frozen_stages, drop_rate=0.1, out_norm='inline').train()

@@ -16,16 +16,14 @@ import pytest
 
 from mmvitbackbones import __version__, get_config
 from mmvitbackbones.commands import COMMANDS
+from mmvitbackbones.stack import how_to_install, is_onedl
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     *('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml', 'pyproject.toml', 'setup.py'),
     *('configs', 'docs', 'mmvitbackbones', 'requirements', 'tests', 'tools'),
 ]
-TOOLBOXES = {
-    'mmdet': ('maskrcnn_regionvit_s_1x', 'det'),
-    'mmsegmentation': ('semfpn_rmt_t_80k', 'seg'),
-}
+CONFIGS = {'mmdet': 'maskrcnn_regionvit_s_1x', 'mmseg': 'semfpn_rmt_t_80k'}
 
 
 def run(*command, **options):
@@ -127,7 +125,7 @@ def found(environment):
         import mmvitbackbones
 
         modules, files, configs = [], [], []
-        for name in {[name for name, _ in TOOLBOXES.values()]}:
+        for name in {[*CONFIGS.values()]}:
             cfg = mmvitbackbones.get_config(name)
             init_default_scope(cfg.default_scope)
             files.append(cfg.filename)
@@ -147,7 +145,7 @@ def found(environment):
 
 
 def test_installed_configs_are_the_checkouts_and_build(found, mim):
-    names = [name for name, _ in TOOLBOXES.values()]
+    names = [*CONFIGS.values()]
     modules = ['mmvitbackbones.backbones.regionvit', 'mmvitbackbones.backbones.rmt']
     assert found['modules'] == modules
     assert found['files'] == [str(mim / 'configs' / f'{name}.py') for name in names]
@@ -174,7 +172,7 @@ def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
         f"""
         import mmvitbackbones
 
-        for name in {[name for name, _ in TOOLBOXES.values()]}:
+        for name in {[*CONFIGS.values()]}:
             try:
                 mmvitbackbones.get_config(name)
             except ImportError as error:
@@ -183,10 +181,21 @@ def test_a_missing_toolbox_says_what_to_install(environment, tmp_path):
         [tmp_path],
     )
     assert printed.splitlines() == [
-        f'the config {name!r} needs {package}, which is not installed: run pip install '
-        f"--no-build-isolation 'mmvitbackbones[{extra}]' (full mmcv first: docs/install.md)"
-        for package, (name, extra) in TOOLBOXES.items()
+        f'the config {name!r} needs {toolbox}, which is not installed: run '
+        + how_to_install(toolbox)
+        for toolbox, name in CONFIGS.items()
     ]
+
+
+def test_pip_puts_no_stack_over_the_one_that_is_here(dist):
+    """Without an index pip ends with an error where it would fetch anything."""
+    stack = 'onedl-all' if is_onedl() else 'all'
+    (wheel,) = dist.glob('*.whl')
+    for extras in ('analysis,export,timm', f'{stack},dev'):
+        run(
+            *(sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index'),
+            f'{wheel}[{extras}]',
+        )
 
 
 def test_mmvit_trains_on_own_data_in_another_folder(environment, tmp_path):

@@ -78,6 +78,41 @@ def test_plain_message(tool, arguments, words):
         assert word in message
 
 
+class RunsCode:
+    """Makes a file when it is unpickled without care."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('train', MASKRCNN, '--demo', '--cfg-options', 'load_from=BOMB'),
+        ('train', MASKRCNN, '--demo', '--cfg-options', 'model.backbone.init_cfg.checkpoint=BOMB'),
+        ('train', MASKRCNN, '--demo', '--resume', 'BOMB'),
+        ('test', MASKRCNN, 'BOMB', '--demo'),
+        ('predict', 'BOMB', 'docs/demo_1.jpg', '--out', 'predictions'),
+        ('export', MASKRCNN, 'BOMB', '--out', 'detector.onnx'),
+        ('visualize', 'docs/demo_1.jpg', 'BOMB', '--out', 'seen'),
+    ],
+    ids=lambda arguments: ' '.join(arguments),
+)
+def test_no_tool_runs_what_a_checkpoint_says(tool, tmp_path, arguments):
+    """With either stack's mmengine: OneDL's runs the code in what it cannot read safely."""
+    bomb, ran = tmp_path / 'bomb.pth', tmp_path / 'ran'
+    torch.save(dict(state_dict=dict(x=RunsCode(ran)), meta=dict(epoch=1, iter=1)), bomb)
+    arguments = [argument.replace('BOMB', str(bomb)) for argument in arguments]
+    arguments = [str(ROOT / a) if a.startswith('docs/') else a for a in arguments]
+    code, message = tool(*arguments)
+    assert code == 2 and 'could run code' in message and not ran.exists()
+    torch.load(bomb, weights_only=False)
+    assert ran.exists()  # what would have happened
+
+
 @pytest.mark.parametrize(
     'text, arguments, words',
     [

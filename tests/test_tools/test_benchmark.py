@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from torch.autograd.profiler import profile
 
 from mmvitbackbones.commands import benchmark
 from mmvitbackbones.running.profile import product_flops, profile_run
+from mmvitbackbones.stack import how_to_install
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 TINY_SWIN = ['embed_dims=12', 'depths=[1,1,1,1]', 'num_heads=[1,1,2,2]', 'out_indices=(1,3)']
@@ -185,7 +187,8 @@ def test_bad_name_from_the_shell_has_no_traceback():
 def test_missing_toolbox_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmseg.models.backbones', None)
     monkeypatch.setitem(sys.modules, 'mmseg', None)
-    with pytest.raises(benchmark.BenchmarkError, match='try: pip install mmsegmentation'):
+    remedy = re.escape(how_to_install('mmseg'))
+    with pytest.raises(benchmark.BenchmarkError, match=f'try: {remedy}'):
         benchmark.find_backbone('mmseg.SwinTransformer')
 
 

@@ -1,6 +1,7 @@
 """``make demo``, short: two processes train a detector, whose pictures are drawn meanwhile."""
 
 import re
+import sys
 
 import cv2
 import pytest
@@ -19,7 +20,8 @@ def test_two_processes(tmp_path):
     done = run_process('demo', 'rmt', '--work-dir', tmp_path, '--seed', 3, options=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'Warning' not in done.stderr
-    first, *lines = done.stdout.splitlines()
+    # OneDL's mmdet says on import what it lacks.
+    first, *lines = [line for line in done.stdout.splitlines() if 'import OneDL' not in line]
     assert first == (
         f'Training configs/demo_maskrcnn_rmt.py; what it prints goes to {tmp_path}/log.txt'
     )
@@ -42,7 +44,8 @@ def test_two_processes(tmp_path):
     assert tool == 'tools/test.py'
     assert run('test', *arguments, options=['test_dataloader.dataset.indices=1']).returncode == 0
     assert [*(tmp_path / 'all').glob('*.png')] or [*(tmp_path / 'all').glob('*.jpg')]
-    assert commands[1] == '.venv/bin/python tools/demo.py rmt --long'
+    python, rest = commands[1].split(maxsplit=1)
+    assert (ROOT / python).samefile(sys.executable) and rest == 'tools/demo.py rmt --long'
     assert (ROOT / commands[2].split()[2]).is_file()
 
 

@@ -1,11 +1,7 @@
 """``--data FOLDER``: a user's own data set, from the first step to the last prediction."""
 
-import importlib
 import re
 import shutil
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import own_data_folders as folders
@@ -19,7 +15,7 @@ pytest.importorskip('mmpretrain')
 from golden_cases import GoldenCase
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from narrow_configs import narrow_config
+from narrow_configs import narrow_own_config
 from running_tools import run, succeed, train_demo
 
 from mmvitbackbones.running import own_data
@@ -45,17 +41,8 @@ def case(request, tmp_path):
     data.mkdir()
     make(data)
     config = tmp_path / f'{request.param}.py'
-    narrow(request.param).dump(config)
+    narrow_own_config(request.param).dump(config)
     return config, data, size, metric
-
-
-def narrow(name):
-    if not name.startswith('cls_'):
-        return narrow_config(name)
-    cfg = get_config(name)
-    cfg.model.backbone.arch = narrow_config('retinanet_rmt_t_1x').model.backbone.arch
-    cfg.model.neck.in_channels = cfg.model.backbone.arch['dims'][-1]
-    return cfg
 
 
 def test_from_training_to_resuming(case, tmp_path):
@@ -214,34 +201,6 @@ def test_a_published_start_is_written_for_others(coco, tmp_path, monkeypatch):
     assert done.returncode == 2 and 'is there already' in done.stderr
 
 
-@pytest.mark.parametrize(
-    'name, make, toolbox',
-    [
-        ('maskrcnn_rmt_t_1x', partial(folders.make_yolo, polygons=True), 'mmdet'),
-        pytest.param('upernet_rmt_s_160k', folders.make_maps, 'mmseg', marks=pytest.mark.sweep),
-        pytest.param(
-            'cls_rmt_t_in1k', folders.make_class_folders, 'mmpretrain', marks=pytest.mark.sweep
-        ),
-    ],
-)
-def test_openmmlabs_own_tools_run_what_was_saved(name, make, toolbox, tmp_path):
-    _, size, metric = CASES[name]
-    make(tmp_path)
-    config, saved = tmp_path / f'{name}.py', tmp_path / 'saved.py'
-    narrow(name).dump(config)
-    succeed(
-        *('train', config, '--data', tmp_path, '--image-size', *size, '--epochs', 1),
-        *('--batch-size', 2, '--workers', 0, '--work-dir', tmp_path / 'theirs'),
-        *('--save-config', saved),
-    )
-    tool = Path(importlib.import_module(toolbox).__file__).parent / '.mim' / 'tools' / 'train.py'
-    done = subprocess.run([sys.executable, tool, saved], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (
-        metric in done.stdout + done.stderr and (tmp_path / 'theirs' / 'last_checkpoint').is_file()
-    )
-
-
 def test_other_classes_than_the_checkpoints_are_refused(coco, tmp_path):
     train_demo('demo_maskrcnn_rmt', tmp_path)
     checkpoint = next(tmp_path.glob('*.pth'))
@@ -273,7 +232,7 @@ def test_nothing_to_resume_from_is_a_start(coco):
 
 def test_resuming_with_other_classes_is_refused(coco, tmp_path):
     config, other = tmp_path / 'retinanet_rmt_t_1x.py', tmp_path / 'other'
-    narrow('retinanet_rmt_t_1x').dump(config)
+    narrow_own_config('retinanet_rmt_t_1x').dump(config)
     options = ['--image-size', 64, 96, '--workers', 0, '--work-dir', tmp_path / 'work']
     succeed('train', config, '--data', coco, '--epochs', 1, *options)
     left = (tmp_path / 'work' / config.name).read_text()
