@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..windows import Neighbourhood, as_numbers, from_numbers
 from ..registration import Context, gradient, operator
+from ..windows import Neighbourhood, as_numbers, from_numbers
 from .strips import add_strip, add_windows, read_strip, strip_shape, view_windows
 
 # Scores computed at a time: small enough to stay in the cache.

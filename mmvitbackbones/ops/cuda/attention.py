@@ -34,15 +34,14 @@ def attend_in_place(
             (B, H, W, heads, d) each, in any order in memory but that of the channels.
         seen (Sequence[Neighbourhood]): See there.
         bias (Tensor, optional): See there.
-        valid (Tensor, optional): Boolean, (windows, K), True where a key may be attended to;
-            ``windows`` divides those of the batch.
+        valid (Tensor, optional): Boolean, (windows, K), True where a key may be attended to.
         decay (Tensor, optional): (heads,), float32, added to scores for each token of Manhattan
             distance on the map.
 
     Returns:
-        Tensor: (B, H, W, heads, d), with H and W of the first map.
+        Tensor: (B, H, W, heads * d), with H and W of the first map.
     """
-    return _forward(list(maps), as_numbers(seen), bias, valid, decay)[0]
+    return _forward(list(maps), as_numbers(seen), bias, valid, decay)[0].flatten(3)
 
 
 def _parts(maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -99,10 +99,26 @@ def _bias_tile(bias, head, n, keys, there_q, there_k, sizes):
 
 @triton.jit
 def attend(
-    q, q_strides, maps, bias, bias_sizes, valid, total, decay, out, out_strides, lse,
-    shape, heads, scale,
-    WRAPS: tl.constexpr, DIMS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCKS: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    q_strides,
+    maps,
+    bias,
+    bias_sizes,
+    valid,
+    total,
+    decay,
+    out,
+    out_strides,
+    lse,
+    shape,
+    heads,
+    scale,
+    WRAPS: tl.constexpr,
+    DIMS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Outputs of a tile of queries, and the logarithm of the sum of their weights."""
     rows, columns, height, width = shape
@@ -160,11 +176,31 @@ def attend(
 
 @triton.jit
 def gradient_of_queries(
-    q, q_strides, maps, bias, bias_sizes, valid, total, decay, out, out_strides, lse,
-    grad, grad_strides, grad_q, grad_q_strides, delta,
-    shape, heads, scale,
-    WRAPS: tl.constexpr, DIMS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCKS: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    q_strides,
+    maps,
+    bias,
+    bias_sizes,
+    valid,
+    total,
+    decay,
+    out,
+    out_strides,
+    lse,
+    grad,
+    grad_strides,
+    grad_q,
+    grad_q_strides,
+    delta,
+    shape,
+    heads,
+    scale,
+    WRAPS: tl.constexpr,
+    DIMS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Of a tile of queries; and ``delta``, the products of outputs and their gradients."""
     rows, columns, height, width = shape
@@ -218,11 +254,38 @@ def gradient_of_queries(
 
 @triton.jit
 def gradient_of_keys(
-    q, q_strides, k, k_strides, v, v_strides, geometry, reach, bias, bias_sizes, valid, total,
-    before, decay, lse, grad, grad_strides, delta, grad_k, grad_k_strides, grad_v, grad_v_strides,
-    shape, heads, scale, span,
-    WRAPS: tl.constexpr, DIMS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    q_strides,
+    k,
+    k_strides,
+    v,
+    v_strides,
+    geometry,
+    reach,
+    bias,
+    bias_sizes,
+    valid,
+    total,
+    before,
+    decay,
+    lse,
+    grad,
+    grad_strides,
+    delta,
+    grad_k,
+    grad_k_strides,
+    grad_v,
+    grad_v_strides,
+    shape,
+    heads,
+    scale,
+    span,
+    WRAPS: tl.constexpr,
+    DIMS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Of a tile of keys and values of one map, summed over all windows that see them.
 
@@ -294,11 +357,34 @@ def gradient_of_keys(
 
 @triton.jit
 def gradient_of_bias(
-    q, q_strides, k, k_strides, v, v_strides, geometry, bias, bias_sizes, valid, total, before,
-    lse, grad, grad_strides, delta, partial,
-    shape, heads, scale, windows, per_group,
-    WRAPS: tl.constexpr, DIMS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    q,
+    q_strides,
+    k,
+    k_strides,
+    v,
+    v_strides,
+    geometry,
+    bias,
+    bias_sizes,
+    valid,
+    total,
+    before,
+    lse,
+    grad,
+    grad_strides,
+    delta,
+    partial,
+    shape,
+    heads,
+    scale,
+    windows,
+    per_group,
+    WRAPS: tl.constexpr,
+    DIMS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Of the biases of one map's keys, a tile of them summed over a group of all windows.
 
@@ -321,20 +407,32 @@ def gradient_of_bias(
         yq, xq, there_q = _queries(n, row, column, shape)
         yk, xk, there = _keys(m, row, column, geometry, WRAPS)
         query = _read(
-            _of_sample(q, sample, head, q_strides), _offset(yq, xq, q_strides), there_q,
-            DIMS, BLOCK_D,
+            _of_sample(q, sample, head, q_strides),
+            _offset(yq, xq, q_strides),
+            there_q,
+            DIMS,
+            BLOCK_D,
         )
         slopes = _read(
-            _of_sample(grad, sample, head, grad_strides), _offset(yq, xq, grad_strides), there_q,
-            DIMS, BLOCK_D,
+            _of_sample(grad, sample, head, grad_strides),
+            _offset(yq, xq, grad_strides),
+            there_q,
+            DIMS,
+            BLOCK_D,
         )
         key = _read(
-            _of_sample(k, sample, head, k_strides), _offset(yk, xk, k_strides), there,
-            DIMS, BLOCK_D,
+            _of_sample(k, sample, head, k_strides),
+            _offset(yk, xk, k_strides),
+            there,
+            DIMS,
+            BLOCK_D,
         )
         value = _read(
-            _of_sample(v, sample, head, v_strides), _offset(yk, xk, v_strides), there,
-            DIMS, BLOCK_D,
+            _of_sample(v, sample, head, v_strides),
+            _offset(yk, xk, v_strides),
+            there,
+            DIMS,
+            BLOCK_D,
         )
         scores = _scores(query, key, scale, tile, None, yq, xq, yk, xk, PRECISION)
         if valid is not None:
