@@ -10,8 +10,9 @@ Kernels are operators of ``torch.library``: a profiler shows them as
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib.metadata
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
@@ -69,7 +70,18 @@ def _is_switched_on(value: str) -> bool:
 
 
 _cuda_kernels = _is_switched_on(os.environ.get(SWITCH, ''))
-_has_triton = importlib.util.find_spec('triton') is not None
+
+
+def _triton_is_new_enough() -> bool:
+    try:
+        version = importlib.metadata.version('triton')
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    # The one that kernels are tested with: older ones take no tuples of tensors.
+    return [int(n) for n in re.findall(r'\d+', version)[:2]] >= [3, 7]
+
+
+_has_triton = _triton_is_new_enough()
 
 
 class plain(AbstractContextManager[None]):
@@ -178,7 +190,7 @@ def _why_not_on_cuda(queries: Tensor) -> str | None:
         if not _cuda_kernels:
             return f'kernels for cuda are off: set {SWITCH}=1 in the environment'
         if not _has_triton:
-            return 'Triton is not installed'
+            return 'Triton is older than 3.7, or not there: it comes with torch 2.12 for CUDA'
     if queries.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f'the kernel for cuda computes in no {str(queries.dtype).removeprefix("torch.")}'
     if queries.shape[-1] not in _HEAD_WIDTHS:

@@ -283,13 +283,17 @@ class _Launch:
         if not tiles * self.heads:
             return
         with torch.cuda.device_of(self.q):
-            getattr(kernels, kernel)[(tiles * self.heads,)](
-                *args,
-                **blocks,
-                DIMS=self.dims,
-                BLOCK_D=_power(self.dims),
-                PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
-            )
+            getattr(kernels, kernel)[(tiles * self.heads,)](*args, **blocks, **self._constants())
+
+    def _constants(self) -> dict[str, Any]:
+        """What is compiled into all kernels."""
+        return dict(
+            DIMS=self.dims,
+            BLOCK_D=_power(self.dims),
+            PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
+            num_warps=4,
+            num_stages=2,
+        )
 
     def _map(self, i: int) -> tuple[Any, ...]:
         """Keys, values and geometry of a map, as kernels take them."""
