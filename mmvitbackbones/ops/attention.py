@@ -15,7 +15,7 @@ from torch.utils import flop_counter
 from . import cpu, cuda
 from .backend import cached, records_one_graph, why_plain
 from .chunked import at_a_time, in_parts, token_slices
-from .fused import mask_as_channels, without_plans
+from .fused import has_small_channels, mask_as_channels, without_plans
 from .watching import is_watched, shown
 from .windows import Neighbourhood, grid, merge
 
@@ -53,7 +53,7 @@ def softmax_attention(
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
         if mask is None:
             mask = valid
-        elif q.device.type == 'cuda' and not (is_watched() or records_one_graph()):
+        elif has_small_channels(q, k) and not (is_watched() or records_one_graph()):
             q, k = mask_as_channels(q, k, valid)
         else:
             mask = mask.masked_fill(~valid, float('-inf'))
@@ -188,9 +188,13 @@ def _attend(
     x, window = maps[0], seen[0].window
     if _has_kernel(x, bias, valid, dropout_p):
         return _kernel(x)(maps, seen, bias, valid)
-    q = Neighbourhood(window).gather(x[:, :, :, 0]).flatten(0, 1)
-    keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
-    k, v = (torch.cat(keys, dim=1) if len(keys) > 1 else keys[0]).unbind(2)
+    parts = [each.unbind(3) for each in maps]
+    q = Neighbourhood(window).gather(parts[0][0]).flatten(0, 1)
+    # Keys apart from values: a copy of them with a mask replaces them.
+    k, v = (
+        torch.cat([one.gather(each[i]).flatten(0, 1) for each, one in zip(parts, seen)], dim=1)
+        for i in (1, 2)
+    )
     q, k, v = (tokens.transpose(1, 2) for tokens in (q, k, v))
     y = softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
     size = x.shape[1:3]

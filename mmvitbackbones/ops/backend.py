@@ -72,16 +72,17 @@ def _is_switched_on(value: str) -> bool:
 _cuda_kernels = _is_switched_on(os.environ.get(SWITCH, ''))
 
 
-def _triton_is_new_enough() -> bool:
+def has_triton() -> bool:
+    """Whether Triton is there, in a version that kernels are tested with."""
     try:
         version = importlib.metadata.version('triton')
     except importlib.metadata.PackageNotFoundError:
         return False
-    # The one that kernels are tested with: older ones take no tuples of tensors.
+    # Older ones take no tuples of tensors.
     return [int(n) for n in re.findall(r'\d+', version)[:2]] >= [3, 7]
 
 
-_has_triton = _triton_is_new_enough()
+_has_triton = has_triton()
 
 
 class plain(AbstractContextManager[None]):
@@ -101,6 +102,18 @@ class plain(AbstractContextManager[None]):
     def __exit__(self, *exception: object) -> None:
         global _entered
         _entered -= 1
+
+
+class switched_on(AbstractContextManager[None]):
+    """Let the kernels for CUDA compute, as with the environment variable ``MMVIT_CUDA_KERNELS``."""
+
+    def __enter__(self) -> None:
+        global _cuda_kernels
+        self._before, _cuda_kernels = _cuda_kernels, True
+
+    def __exit__(self, *exception: object) -> None:
+        global _cuda_kernels
+        _cuda_kernels = self._before
 
 
 class estimated(AbstractContextManager[None]):

@@ -41,6 +41,12 @@ def _switched_on() -> tuple[bool, bool, bool]:
     )
 
 
+def has_small_channels(q: Tensor, k: Tensor) -> bool:
+    """Whether :func:`mask_as_channels` takes less memory on a GPU than a mask of each window."""
+    queries, keys, dims = q.shape[2], k.shape[2], q.shape[-1] + 8
+    return q.device.type == 'cuda' and queries * keys > (queries + keys) * dims
+
+
 def mask_as_channels(q: Tensor, k: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Give keys a channel that says whether they may be attended to.
 
