@@ -74,11 +74,13 @@ def peak_memory(
         image = torch.empty(batch, 3, *shape, device=_DEVICE)
         live.add([*model.parameters(), *model.buffers(), image])
         with live, estimated() if kernels else nullcontext():
-            with torch.set_grad_enabled(train), _AsOnCuda(dtype):
+            # In the backward pass, too: checkpoints compute parts of the forward pass again.
+            with torch.set_grad_enabled(train), _AsOnCuda(dtype) as on_cuda:
                 maps = model(image)
-            if train:
-                # As the gradients of a head: those of all maps are there at once.
-                torch.autograd.backward(maps, [torch.ones_like(x) for x in maps])
+                on_cuda.forget()
+                if train:
+                    # As the gradients of a head: those of all maps are there at once.
+                    torch.autograd.backward(maps, [torch.ones_like(x) for x in maps])
     return live.peak
 
 
@@ -185,6 +187,10 @@ class _AsOnCuda(TorchFunctionMode):
         super().__init__()
         self.dtype = dtype
         self._parameters: dict[int, Tensor] = {}  # cast once, as autocast does
+
+    def forget(self) -> None:
+        """Free the casts of parameters, as at the end of autocast."""
+        self._parameters.clear()
 
     def __torch_function__(
         self,
