@@ -291,7 +291,8 @@ class _Launch:
             DIMS=self.dims,
             BLOCK_D=_power(self.dims),
             PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
-            num_warps=4,
+            # Wide heads fill the registers of 4 warps.
+            num_warps=8 if self.dims > 32 else 4,
             num_stages=2,
         )
 
@@ -305,12 +306,17 @@ class _Launch:
         """Keys of the maps before one."""
         return sum(self.lengths[:i])
 
+    # Larger tiles fill the registers of a GPU, those of biases and their addresses above all.
+    # Products in float32 take the most; rows of a wide head whose length is not a multiple of 16
+    # bytes are read number by number.
+
     def _query_block(self) -> int:
-        return min(64, _power(self.tokens))
+        wide = self.dims > 32 and self.q.dtype == torch.float32
+        return min(32 if wide else 64, _power(self.tokens))
 
     def _key_block(self, keys: int) -> int:
-        # With more, tiles of biases and their addresses fill the registers of newer GPUs.
-        return min(32, _power(keys))
+        single = self.q.dtype == torch.float32 or self.dims % 8
+        return min(16 if self.dims > 32 and single else 32, _power(keys))
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:
