@@ -19,6 +19,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -80,7 +81,9 @@ def peak_memory(
                 on_cuda.forget()
                 if train:
                     # As the gradients of a head: those of all maps are there at once.
-                    torch.autograd.backward(maps, [torch.ones_like(x) for x in maps])
+                    # Not by torch.autograd.backward, within which modes are off.
+                    slopes = tuple(torch.ones_like(x) for x in maps)
+                    _engine_run_backward(tuple(maps), slopes, False, False, (), True, True)
     return live.peak
 
 

@@ -219,6 +219,8 @@ class _Launch:
         for i, one in enumerate(self.seen):
             area = one.window[0] * one.window[1]
             block_m, block_n = self._query_block(), self._key_block(max(area, 16))
+            if self.dims > 32 and self.q.dtype == torch.float32:
+                block_n = 16  # two sums, of keys and of values
             # A tile of small windows holds several, side by side.
             span = max(1, block_n // area)
             tiles = rows * -(-columns // span) * -(-span * area // block_n)
@@ -315,8 +317,8 @@ class _Launch:
         return min(32 if wide else 64, _power(self.tokens))
 
     def _key_block(self, keys: int) -> int:
-        single = self.q.dtype == torch.float32 or self.dims % 8
-        return min(16 if self.dims > 32 and single else 32, _power(keys))
+        odd = self.q.dtype != torch.float32 and self.dims % 8
+        return min(16 if self.dims > 32 and odd else 32, _power(keys))
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:
