@@ -59,6 +59,7 @@ def test_kernels_equal_plain_bodies(dtype, options):
     'arch, dtype, form',
     [
         (80, 'float16', 'Focal'),
+        (90, 'bfloat16', 'RMT, 32'),
         *(
             pytest.param(arch, dtype, form, marks=sweep)
             for arch in ARCHITECTURES

@@ -77,24 +77,24 @@ def _keys(n, row, column, geometry, WRAPS: tl.constexpr):
 
 
 @triton.jit
-def _scores(q, k, scale, bias, decay, yq, xq, yk, xk, PRECISION: tl.constexpr):
-    """Scores of a tile; ``bias`` points to its own, ``decay`` is that of one token's distance."""
+def _bias_tile(bias, head, n, keys, there, sizes):
+    """Biases (queries, keys) of a tile; ``sizes`` are N and the length of a row in memory."""
+    rows = bias + (head * sizes[0] + n) * sizes[1]
+    return tl.load(rows[:, None] + keys[None, :], mask=there, other=0.0)
+
+
+@triton.jit
+def _scores(
+    q, k, scale, bias, head, n, keys, there, sizes, decay, yq, xq, yk, xk, PRECISION: tl.constexpr
+):
+    """Scores of a tile, with what is added to them; ``decay`` is that of one token's distance."""
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
     if bias is not None:
-        scores += bias
+        scores += _bias_tile(bias, head, n, keys, there, sizes)
     if decay is not None:
         distance = tl.abs(yq[:, None] - yk[None, :]) + tl.abs(xq[:, None] - xk[None, :])
         scores += decay * distance.to(tl.float32)
     return scores
-
-
-@triton.jit
-def _bias_tile(bias, head, n, keys, there_q, there_k, sizes):
-    """Biases (queries, keys) of a tile; ``sizes`` are N and the length of a row in memory."""
-    if bias is None:
-        return None
-    rows = bias + (head * sizes[0] + n) * sizes[1]
-    return tl.load(rows[:, None] + keys[None, :], mask=there_q[:, None] & there_k, other=0.0)
 
 
 @triton.jit
@@ -148,8 +148,24 @@ def attend(
             m = first + tl.arange(0, BLOCKS[i])
             yk, xk, there = _keys(m, row, column, geometry, WRAPS[i])
             key = _read(k, _offset(yk, xk, k_strides), there, DIMS, BLOCK_D)
-            tile = _bias_tile(bias, head, n, before + m, there_q, there[None, :], bias_sizes)
-            scores = _scores(query, key, scale, tile, slope, yq, xq, yk, xk, PRECISION)
+            pairs = there_q[:, None] & there[None, :]
+            scores = _scores(
+                query,
+                key,
+                scale,
+                bias,
+                head,
+                n,
+                before + m,
+                pairs,
+                bias_sizes,
+                slope,
+                yq,
+                xq,
+                yk,
+                xk,
+                PRECISION,
+            )
             if valid is not None:
                 there &= tl.load(valid + window * total + before + m, mask=there, other=0) != 0
             scores = tl.where(there[None, :], scores, float('-inf'))
@@ -237,8 +253,24 @@ def gradient_of_queries(
             m = first + tl.arange(0, BLOCKS[i])
             yk, xk, there = _keys(m, row, column, geometry, WRAPS[i])
             key = _read(k, _offset(yk, xk, k_strides), there, DIMS, BLOCK_D)
-            tile = _bias_tile(bias, head, n, before + m, there_q, there[None, :], bias_sizes)
-            scores = _scores(query, key, scale, tile, slope, yq, xq, yk, xk, PRECISION)
+            pairs = there_q[:, None] & there[None, :]
+            scores = _scores(
+                query,
+                key,
+                scale,
+                bias,
+                head,
+                n,
+                before + m,
+                pairs,
+                bias_sizes,
+                slope,
+                yq,
+                xq,
+                yk,
+                xk,
+                PRECISION,
+            )
             value = _read(v, _offset(yk, xk, v_strides), there, DIMS, BLOCK_D)
             if valid is not None:
                 there &= tl.load(valid + window * total + before + m, mask=there, other=0) != 0
@@ -335,8 +367,24 @@ def gradient_of_keys(
         query = _read(q, _offset(yq, xq, q_strides), there_q, DIMS, BLOCK_D)
         slopes = _read(grad, _offset(yq, xq, grad_strides), there_q, DIMS, BLOCK_D)
         number = before + y * geometry[7] + x
-        tile = _bias_tile(bias, head, n, number, there_q, seen[None, :], bias_sizes)
-        scores = _scores(query, key, scale, tile, slope, yq, xq, yk, xk, PRECISION)
+        pairs = there_q[:, None] & seen[None, :]
+        scores = _scores(
+            query,
+            key,
+            scale,
+            bias,
+            head,
+            n,
+            number,
+            pairs,
+            bias_sizes,
+            slope,
+            yq,
+            xq,
+            yk,
+            xk,
+            PRECISION,
+        )
         if valid is not None:
             window = above * columns + beside
             seen &= tl.load(valid + window * total + number, mask=seen, other=0) != 0
@@ -399,7 +447,8 @@ def gradient_of_bias(
     m = rest // tiles % key_tiles * BLOCK_N + tl.arange(0, BLOCK_N)
     group = rest // tiles // key_tiles
     there_q, listed = n < height * width, m < count
-    tile = _bias_tile(bias, head, n, before + m, there_q, listed[None, :], bias_sizes)
+    pairs = there_q[:, None] & listed[None, :]
+    tile = _bias_tile(bias, head, n, before + m, pairs, bias_sizes)
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for number in range(group * per_group, tl.minimum((group + 1) * per_group, windows)):
         sample, window = number // (rows * columns), number % (rows * columns)
@@ -434,7 +483,7 @@ def gradient_of_bias(
             DIMS,
             BLOCK_D,
         )
-        scores = _scores(query, key, scale, tile, None, yq, xq, yk, xk, PRECISION)
+        scores = tile + tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if valid is not None:
             there &= tl.load(valid + window * total + before + m, mask=there, other=0) != 0
         at = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
