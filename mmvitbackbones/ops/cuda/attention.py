@@ -219,7 +219,7 @@ class _Launch:
         for i, one in enumerate(self.seen):
             area = one.window[0] * one.window[1]
             block_m, block_n = self._query_block(), self._key_block(max(area, 16))
-            if self.dims > 32 and self.q.dtype == torch.float32:
+            if self.q.dtype == torch.float32:
                 block_n = 16  # two sums, of keys and of values
             # A tile of small windows holds several, side by side.
             span = max(1, block_n // area)
@@ -293,8 +293,8 @@ class _Launch:
             DIMS=self.dims,
             BLOCK_D=_power(self.dims),
             PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
-            # Wide heads fill the registers of 4 warps.
-            num_warps=8 if self.dims > 32 else 4,
+            # Wide heads, and products in float32, fill the registers of 4 warps.
+            num_warps=8 if self.dims > 32 or self.q.dtype == torch.float32 else 4,
             num_stages=2,
         )
 
@@ -313,8 +313,7 @@ class _Launch:
     # bytes are read number by number.
 
     def _query_block(self) -> int:
-        wide = self.dims > 32 and self.q.dtype == torch.float32
-        return min(32 if wide else 64, _power(self.tokens))
+        return min(32 if self.q.dtype == torch.float32 else 64, _power(self.tokens))
 
     def _key_block(self, keys: int) -> int:
         odd = self.q.dtype != torch.float32 and self.dims % 8
