@@ -17,6 +17,7 @@ COMMANDS = dict(
     demo='train, evaluate and draw a small detector on handwritten digits',
     benchmark="measure a backbone's time and memory",
     complexity='count parameters and multiplications',
+    estimate_memory='estimate the memory of a GPU without one',
 )
 
 
@@ -26,7 +27,7 @@ def main() -> None:
         prog='mmvit', formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.epilog = 'commands:\n' + '\n'.join(
-        f'  {command:<12}{what}' for command, what in COMMANDS.items()
+        f'  {command:<17}{what}' for command, what in COMMANDS.items()
     )
     parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='see below')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='mmvit COMMAND --help')

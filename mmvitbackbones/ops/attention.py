@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import flop_counter
 
-from . import cpu
+from . import cpu, cuda
 from .backend import cached, records_one_graph, why_plain
 from .chunked import at_a_time, in_parts, token_slices
+from .fused import has_small_channels, mask_as_channels, without_plans
 from .watching import is_watched, shown
 from .windows import Neighbourhood, grid, merge
 
@@ -42,7 +43,7 @@ def softmax_attention(
     Returns:
         Tensor: (B, heads, N, d).
     """
-    mask = None
+    mask, scale = None, q.shape[-1] ** -0.5
     if bias is not None:
         # On a CPU half types take a bias in float32; other devices, and exported files, do not.
         half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
@@ -50,17 +51,22 @@ def softmax_attention(
         mask = bias[None] if exact else bias[None].to(q.dtype)
     if valid is not None:
         valid = valid.repeat(q.shape[0] // valid.shape[0], 1)[:, None, None]
-        mask = valid if mask is None else mask.masked_fill(~valid, float('-inf'))
+        if mask is None:
+            mask = valid
+        elif has_small_channels(q, k) and not (is_watched() or records_one_graph()):
+            q, k = mask_as_channels(q, k, valid)
+        else:
+            mask = mask.masked_fill(~valid, float('-inf'))
     if is_watched() or (q.shape[0] == 0 and mask is not None):
         # torch's own shows no weights, and leaves the bias of an empty batch without a gradient.
-        scores = q * q.shape[-1] ** -0.5 @ k.mT
+        scores = q * scale @ k.mT
         if mask is not None:
             is_flags = mask.dtype == torch.bool
             scores = scores.masked_fill(~mask, float('-inf')) if is_flags else scores + mask
         weights = F.dropout(scores.softmax(-1), dropout_p)
         return shown(weights).to(v.dtype) @ v
-    with torch.autocast('cpu', enabled=False):  # would round the bias
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+    with torch.autocast('cpu', enabled=False), without_plans(q):  # autocast would round the bias
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, scale=scale)
     # Its order in memory is that of the kernel that runs, and an exported graph runs by any.
     return y.clone(memory_format=torch.contiguous_format) if records_one_graph() else y
 
@@ -162,8 +168,11 @@ def attend_sequences(
     """
     if _has_kernel(qkv, bias, valid, dropout_p):
         # A sequence is a window of one row, on a map of one row.
-        row = qkv.flatten(0, 1)[None, None]
-        y = cpu.attend_in_blocks([row], [Neighbourhood((1, qkv.shape[1]))], bias, valid)
+        seen, rows = [Neighbourhood((1, qkv.shape[1]))], qkv.flatten(0, 1)[None]
+        if qkv.device.type == 'cuda':  # one a sample: its numbers are counted in 32 bits
+            windows = 1 if valid is None else valid.shape[0]
+            rows = qkv.unflatten(0, (-1, windows)).flatten(1, 2)
+        y = _kernel(qkv)([rows[:, None]], seen, bias, valid)
         return y.view(*qkv.shape[:2], y.shape[-1])
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     return softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
@@ -178,10 +187,14 @@ def _attend(
 ) -> Tensor:
     x, window = maps[0], seen[0].window
     if _has_kernel(x, bias, valid, dropout_p):
-        return cpu.attend_in_blocks(maps, seen, bias, valid)
-    q = Neighbourhood(window).gather(x[:, :, :, 0]).flatten(0, 1)
-    keys = [one.gather(each[:, :, :, 1:]).flatten(0, 1) for each, one in zip(maps, seen)]
-    k, v = (torch.cat(keys, dim=1) if len(keys) > 1 else keys[0]).unbind(2)
+        return _kernel(x)(maps, seen, bias, valid)
+    parts = [each.unbind(3) for each in maps]
+    q = Neighbourhood(window).gather(parts[0][0]).flatten(0, 1)
+    # Keys apart from values: a copy of them with a mask replaces them.
+    k, v = (
+        torch.cat([one.gather(each[i]).flatten(0, 1) for each, one in zip(parts, seen)], dim=1)
+        for i in (1, 2)
+    )
     q, k, v = (tokens.transpose(1, 2) for tokens in (q, k, v))
     y = softmax_attention(q, k, v, bias, valid, dropout_p).transpose(1, 2).flatten(2)
     size = x.shape[1:3]
@@ -189,9 +202,13 @@ def _attend(
 
 
 def _has_kernel(x: Tensor, bias: Tensor | None, valid: Tensor | None, dropout_p: float) -> bool:
-    # Without bias and mask, torch's own kernels are as good on a CPU.
+    # Without bias and mask, torch's own kernels are as good.
     simple = bias is None and valid is None
-    return not simple and dropout_p == 0.0 and why_plain(x) is None
+    return not simple and dropout_p == 0.0 and why_plain(x, attention=True) is None
+
+
+def _kernel(x: Tensor) -> Callable[..., Tensor]:
+    return cuda.attend_in_place if x.device.type == 'cuda' else cpu.attend_in_blocks
 
 
 @cached

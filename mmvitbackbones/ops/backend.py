@@ -2,13 +2,17 @@
 
 Every function of this package has a plain body, its definition: torch's own calls, on any device,
 in any type, differentiable, traceable and exportable. On a CPU a kernel of :mod:`.cpu` may replace
-it, with equal results. Kernels are operators of ``torch.library``: a profiler shows them as
+it, with equal results; on CUDA one of :mod:`.cuda`, for attention and where it is switched on.
+Kernels are operators of ``torch.library``: a profiler shows them as
 ``mmvitbackbones::...``, a compiler sees one opaque call.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
@@ -52,7 +56,33 @@ _FUSED_ATTENTION = [
     )
 ]
 
+SWITCH = 'MMVIT_CUDA_KERNELS'  # an environment variable: reaches all tools and their processes
+_HEAD_WIDTHS = range(16, 65)  # of the kernel for CUDA
+
 _entered = 0  # how many ``with plain():``
+_estimated = 0  # how many ``with estimated():``
+
+
+def _is_switched_on(value: str) -> bool:
+    if value not in ('', '0', '1'):
+        raise ValueError(f'{SWITCH} must be 1 (kernels compute on CUDA) or 0, got {value!r}')
+    return value == '1'
+
+
+_cuda_kernels = _is_switched_on(os.environ.get(SWITCH, ''))
+
+
+def has_triton() -> bool:
+    """Whether Triton is there, in a version that kernels are tested with."""
+    try:
+        version = importlib.metadata.version('triton')
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    # Older ones take no tuples of tensors.
+    return [int(n) for n in re.findall(r'\d+', version)[:2]] >= [3, 7]
+
+
+_has_triton = has_triton()
 
 
 class plain(AbstractContextManager[None]):
@@ -72,6 +102,33 @@ class plain(AbstractContextManager[None]):
     def __exit__(self, *exception: object) -> None:
         global _entered
         _entered -= 1
+
+
+class switched_on(AbstractContextManager[None]):
+    """Let the kernels for CUDA compute, as with the environment variable ``MMVIT_CUDA_KERNELS``."""
+
+    def __enter__(self) -> None:
+        global _cuda_kernels
+        self._before, _cuda_kernels = _cuda_kernels, True
+
+    def __exit__(self, *exception: object) -> None:
+        global _cuda_kernels
+        _cuda_kernels = self._before
+
+
+class estimated(AbstractContextManager[None]):
+    """Let fake tensors on CUDA go through the kernel: memory is estimated without a GPU.
+
+    Nothing computes then, so it needs neither Triton nor its switch.
+    """
+
+    def __enter__(self) -> None:
+        global _estimated
+        _estimated += 1
+
+    def __exit__(self, *exception: object) -> None:
+        global _estimated
+        _estimated -= 1
 
 
 def recomputed(compute: Callable[..., _Result], *args: object, random: bool = True) -> _Result:
@@ -101,24 +158,33 @@ def recomputed(compute: Callable[..., _Result], *args: object, random: bool = Tr
 
 def _same_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Where a plain body computed, it has to compute again: a kernel keeps other tensors."""
-    return nullcontext(), plain() if _entered or is_observed() else nullcontext()
+    return nullcontext(), plain() if _entered or _is_seen() else nullcontext()
 
 
-def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> str | None:
+def why_plain(
+    x: Tensor, *layers: nn.Module | None, weights: bool = False, attention: bool = False
+) -> str | None:
     """Say why the plain body computes.
 
     Args:
-        x (Tensor): What it computes with.
+        x (Tensor): What it computes with; queries, (..., heads, d), where it is attention.
         *layers (nn.Module, optional): Layers that a kernel would replace, or call in parts.
         weights (bool): Whether a kernel would multiply by weights itself. Defaults to False.
+        attention (bool): Whether it is attention, which has a kernel on CUDA, too. Defaults to
+            False.
 
     Returns:
         str | None: The reason; None where a kernel computes.
     """
     if _entered:
         return 'plain() is entered'
-    if x.device.type != 'cpu':
-        return f'there is no kernel for {x.device.type}'
+    if x.device.type == 'cuda' and attention:
+        if reason := _why_not_on_cuda(x):
+            return reason
+    elif x.device.type != 'cpu':
+        return f'there is no kernel for {x.device.type}' + (
+            ' but that of attention' if x.device.type == 'cuda' else ''
+        )
     if torch.compiler.is_compiling():
         if _exports():
             return 'the model is being exported'
@@ -132,6 +198,20 @@ def why_plain(x: Tensor, *layers: nn.Module | None, weights: bool = False) -> st
     return None
 
 
+def _why_not_on_cuda(queries: Tensor) -> str | None:
+    if not _estimated:
+        if not _cuda_kernels:
+            return f'kernels for cuda are off: set {SWITCH}=1 in the environment'
+        if not _has_triton:
+            return 'Triton is older than 3.7, or not there: it comes with torch 2.12 for CUDA'
+    if queries.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f'the kernel for cuda computes in no {str(queries.dtype).removeprefix("torch.")}'
+    if queries.shape[-1] not in _HEAD_WIDTHS:
+        least, most = _HEAD_WIDTHS[0], _HEAD_WIDTHS[-1]
+        return f'heads are {queries.shape[-1]} wide, not {least} to {most}'
+    return None
+
+
 def _observer(x: Tensor) -> str | None:
     """Name the tool that has to see torch's own calls, if there is one."""
     if torch.jit.is_tracing():
@@ -140,8 +220,10 @@ def _observer(x: Tensor) -> str | None:
         return 'torch.func transforms the model'
     if forward_ad._current_level >= 0:
         return 'forward-mode derivatives are computed'
-    if is_observed():
+    if _is_seen():
         return 'a mode, such as FakeTensorMode or FlopCounterMode, sees every call'
+    if _estimated:
+        return None
     if isinstance(x, FakeTensor):
         return 'the tensor is fake'
     if type(x) not in (Tensor, nn.Parameter):
@@ -177,6 +259,11 @@ def known(condition: bool | torch.SymBool) -> bool:
     if isinstance(condition, torch.SymBool) or torch.compiler.is_compiling():
         return statically_known_true(condition)
     return bool(condition)
+
+
+def _is_seen() -> bool:
+    """Whether a mode looks on that has to see torch's own calls."""
+    return is_observed() and not _estimated
 
 
 def is_observed() -> bool:

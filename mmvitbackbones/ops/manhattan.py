@@ -11,9 +11,11 @@ import math
 import torch
 from torch import Tensor
 
+from . import cuda
 from .attention import softmax_attention, weighted_attention
 from .backend import cached, why_plain
 from .chunked import at_a_time, in_parts, place_on_map, slices, token_slices
+from .windows import Neighbourhood
 
 # Batches up to this size go along the columns sample by sample: a column's tokens are not
 # contiguous, and autograd would keep a copy of the whole batch.
@@ -77,6 +79,8 @@ def attend_rows(
         Tensor: (B, H, W, heads, d).
     """
     size = q.shape[:2]
+    if log_gamma is not None and _reads_in_place(q, product):
+        return _attend_in_place(q, k, v, (1, q.shape[2]), log_gamma)
     q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
     if log_gamma is None:
         y = softmax_attention(q, k, v)
@@ -85,6 +89,24 @@ def attend_rows(
         decay = log_decay(log_gamma, length, q.device, torch.promote_types(q.dtype, torch.float32))
         y = _attend_product(q, k, v, decay) if product else softmax_attention(q, k, v, decay)
     return y.transpose(1, 2).unflatten(0, size)
+
+
+def _reads_in_place(q: Tensor, product: bool) -> bool:
+    on_cuda = q.device.type == 'cuda' and not product
+    return on_cuda and why_plain(q, attention=True) is None
+
+
+def _attend_in_place(
+    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int], log_gamma: tuple[float, ...]
+) -> Tensor:
+    """Attend within windows of a map, (B, H, W, heads, d); the decay is made on the way."""
+    seen, decay = [Neighbourhood(window)], _log_gamma(log_gamma, q.device)
+    return cuda.attend_in_place([q, k, v], seen, decay=decay).view_as(q)
+
+
+@cached
+def _log_gamma(log_gamma: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(log_gamma, device=device, dtype=torch.float32)
 
 
 def _attend_product(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
@@ -116,6 +138,8 @@ def attend_all(
 ) -> Tensor:
     """Attend among all tokens (Eq. 5); see :func:`attend_rows`."""
     height, width = q.shape[1:3]
+    if log_gamma is not None and _reads_in_place(q, product):
+        return _attend_in_place(q, k, v, (height, width), log_gamma)
     q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))
     if log_gamma is None:
         return softmax_attention(q, k, v).transpose(1, 2).unflatten(1, (height, width))

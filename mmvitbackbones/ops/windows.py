@@ -193,6 +193,20 @@ class Neighbourhood:
         return rows, columns
 
 
+def as_numbers(seen: Sequence[Neighbourhood]) -> list[int]:
+    """What windows see on each map, as the numbers that operators of ``torch.library`` take."""
+    return [n for one in seen for n in (*one.window, *one.rows, *one.columns, int(one.wraps))]
+
+
+def from_numbers(numbers: Sequence[int]) -> list[Neighbourhood]:
+    """Undo :func:`as_numbers`."""
+    each = (numbers[i : i + 7] for i in range(0, len(numbers), 7))
+    return [
+        Neighbourhood((h, w), (above, below), (left, right), bool(wraps))
+        for h, w, above, below, left, right, wraps in each
+    ]
+
+
 @cached
 def _places(seen: Neighbourhood, size: tuple[int, ...], device: torch.device) -> Tensor:
     (rows, _), (columns, _) = seen.lines(size, device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmvitbackbones.ops.cpu import attention, feed_forward
-from mmvitbackbones.ops.windows import Neighbourhood
+from mmvitbackbones.ops.windows import Neighbourhood, as_numbers
 
 
 def draw(*shape, dtype=torch.float32, trained=True):
@@ -18,7 +18,7 @@ def windows(dtype, biased=True, trained=True):
         Neighbourhood((2, 3), (1, 1), (1, 2), wraps=True),
         Neighbourhood((1, 1), (1, 1), (2, 1)),
     )
-    numbers = [n for one in seen for n in (*one.window, *one.rows, *one.columns, int(one.wraps))]
+    numbers = as_numbers(seen)
     sizes = [(4, 9), (2, 3)]
     maps = [draw(2, *size, 3, 2, 4, dtype=dtype, trained=trained) for size in sizes]
     valid = torch.cat([s.on_map(size, torch.device('cpu')) for s, size in zip(seen, sizes)], dim=1)

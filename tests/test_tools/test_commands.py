@@ -42,7 +42,7 @@ def test_mmvit_from_another_folder(tmp_path):
 @pytest.mark.parametrize(
     'words, status, said',
     [
-        (['--help'], 0, '  train       train a detector'),
+        (['--help'], 0, '  train            train a detector'),
         ([], 2, 'arguments are required: COMMAND'),
         (['trian'], 2, "invalid choice: 'trian'"),
     ],

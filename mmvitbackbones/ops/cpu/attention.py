@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..windows import Neighbourhood
-from .registration import Context, gradient, operator
+from ..registration import Context, gradient, operator
+from ..windows import Neighbourhood, as_numbers, from_numbers
 from .strips import add_strip, add_windows, read_strip, strip_shape, view_windows
 
 # Scores computed at a time: small enough to stay in the cache.
 _BLOCK_BYTES = 16 * 2**20
-_NUMBERS = 7  # of a neighbourhood
 
 
 def attend_in_blocks(
@@ -38,17 +37,7 @@ def attend_in_blocks(
     Returns:
         Tensor: (B, H, W, heads * d), with H and W of the first map.
     """
-    numbers = [n for one in seen for n in (*one.window, *one.rows, *one.columns, int(one.wraps))]
-    return _forward(list(maps), numbers, bias, valid)
-
-
-def _neighbourhoods(numbers: Sequence[int]) -> list[Neighbourhood]:
-    """Operators take numbers; these are of what windows see on each map."""
-    each = (numbers[i : i + _NUMBERS] for i in range(0, len(numbers), _NUMBERS))
-    return [
-        Neighbourhood((h, w), (above, below), (left, right), bool(wraps))
-        for h, w, above, below, left, right, wraps in each
-    ]
+    return _forward(list(maps), as_numbers(seen), bias, valid)
 
 
 def _empty(
@@ -65,7 +54,7 @@ def _empty(
 def _forward(
     maps: Sequence[Tensor], seen: Sequence[int], bias: Tensor | None, valid: Tensor | None
 ) -> Tensor:
-    blocks = _Blocks(maps, _neighbourhoods(seen), bias, valid)
+    blocks = _Blocks(maps, from_numbers(seen), bias, valid)
     out = _empty(maps, seen, bias, valid)
     out_windows = view_windows(blocks.own, out.unflatten(3, (1, blocks.heads, -1)))
     for block in blocks:
@@ -102,7 +91,7 @@ def _backward(
     of_bias: bool,
 ) -> list[Tensor]:
     """Gradients of the maps, and behind them that of the bias if it is wanted."""
-    neighbourhoods = _neighbourhoods(seen)
+    neighbourhoods = from_numbers(seen)
     blocks = _Blocks(maps, neighbourhoods, bias, valid)
     grads = [torch.empty_like(x) for x in maps]
     for x, neighbourhood in zip(grads, neighbourhoods):

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..registration import Context, gradient, operator
 from .depthwise import adding, depthwise_gradients
-from .registration import Context, gradient, operator
 
 # Tokens at a time: their hidden values stay in the cache. With a convolution more, as its calls
 # cost more.

@@ -16,7 +16,7 @@ NAMESPACE = 'mmvitbackbones'
 
 
 def operator(
-    schema: str, fake: Callable[_Arguments, _Result]
+    schema: str, fake: Callable[_Arguments, _Result], key: str = 'CPU'
 ) -> Callable[[Callable[_Arguments, _Result]], OpOverload[_Arguments, _Result]]:
     """Register a function as an operator.
 
@@ -24,6 +24,7 @@ def operator(
         schema (str): Name, arguments and results, such as ``'double(Tensor x) -> Tensor'``.
         fake (Callable): Makes empty results of the right shapes, types and strides, from the
             arguments of the operator.
+        key (str): Dispatch key of the tensors that the function computes with. Defaults to 'CPU'.
 
     Returns:
         Callable: A decorator that returns the operator.
@@ -35,7 +36,7 @@ def operator(
         # Not torch.library.custom_op, whose first call imports torch's compiler: 25 MB.
         tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
         torch.library.define(qualified, f'({arguments}', tags=tags)
-        torch.library.impl(qualified, 'CPU', compute)
+        torch.library.impl(qualified, key, compute)
         torch.library.register_fake(qualified, fake)
         return getattr(getattr(torch.ops, NAMESPACE), name).default
 
