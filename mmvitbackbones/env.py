@@ -18,10 +18,11 @@ import torch
 from . import __version__
 from .ops import backend, why_plain
 from .running.kernel_check import TOLERANCES, Case, cases, errors, seconds
+from .stack import DISTRIBUTIONS
 
 _PACKAGES = (
-    *('torch', 'torchvision', 'triton', 'mmengine', 'mmcv', 'mmcv-lite'),
-    *('mmdet', 'mmsegmentation', 'mmpretrain', 'timm'),
+    *('torch', 'torchvision', 'triton', 'timm', 'mmcv-lite'),
+    *(name for both in DISTRIBUTIONS.values() for name in both),
 )
 _CHECKED = (50, 84)  # tokens of the map on which results are compared
 _TIMED = (200, 336)  # of a first stage at 800 x 1333
@@ -57,7 +58,7 @@ def kernels() -> list[str]:
     """Which kernels compute on each kind of device, or why plain bodies do."""
     reason = why_plain(torch.zeros(1))
     found = [
-        'cpu: attention, feed-forward networks, depth-wise convolutions and rotary embedding '
+        'cpu: attention, feed-forward networks and rotary embedding '
         + ('by kernels' if reason is None else f'by plain bodies: {reason}')
     ]
     if torch.cuda.is_available():

@@ -9,7 +9,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, distribution
 
 # module: its distribution in OpenMMLab's stack, and in OneDL's
-_DISTRIBUTIONS = {
+DISTRIBUTIONS = {
     'mmengine': ('mmengine', 'onedl-mmengine'),
     'mmcv': ('mmcv', 'onedl-mmcv'),
     'mmdet': ('mmdet', 'onedl-mmdetection'),
@@ -59,7 +59,7 @@ def how_to_install(module: str) -> str:
 
 def warn_of_mixture() -> None:
     """Warn where a module was installed twice, by the distributions of both stacks."""
-    for module, distributions in _DISTRIBUTIONS.items():
+    for module, distributions in DISTRIBUTIONS.items():
         if all(map(_is_installed, distributions)):
             both = ' and '.join(distributions)
             warnings.warn(
