@@ -1,5 +1,6 @@
 """Every family equals the published function."""
 
+import pytest
 import torch
 from golden_cases import GoldenCase
 from published_files import every_golden_case
@@ -30,3 +31,16 @@ def test_numbers_of_parameters(files, case):
     options = files.of_case(GoldenCase(case))
     layout, model = files.layout(**options), files.shapes_only_model(**options)
     assert sum(p.numel() for p in model.parameters()) == layout.parameters(of_backbone=True)
+
+
+@pytest.mark.sweep
+@every_golden_case
+def test_golden_in_bfloat16(files, case):
+    """Under autocast, whose numbers have 8 bits: the worst of all values, in standard deviations."""
+    case = GoldenCase(case)
+    model = files.build(**files.of_case(case)).eval()
+    load_published(model, case.weights())
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        maps = model(case.image().float())
+    assert all(x.isfinite().all() for x in maps)
+    case.check(maps, 0.25)
