@@ -36,7 +36,7 @@ def test_numbers_of_parameters(files, case):
 @pytest.mark.sweep
 @every_golden_case
 def test_golden_in_bfloat16(files, case):
-    """Under autocast, whose numbers have 8 bits: the worst of all values, in standard deviations."""
+    """Under autocast, whose numbers have 8 bits: the worst value, in standard deviations."""
     case = GoldenCase(case)
     model = files.build(**files.of_case(case)).eval()
     load_published(model, case.weights())
