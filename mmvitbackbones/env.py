@@ -2,7 +2,7 @@
 
 Versions, devices, which kernels compute and which operations are compiled. With
 ``--check-kernels`` the kernels for CUDA are held against their plain bodies on the card, and both
-are timed: it takes about a minute, most of which is Triton's compiler.
+are timed: it takes some minutes, most of which is Triton's compiler.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PACKAGES = (
     *(name for both in DISTRIBUTIONS.values() for name in both),
 )
 _CHECKED = (50, 84)  # tokens of the map on which results are compared
-_TIMED = (200, 336)  # of a first stage at 800 x 1333
+_TIMED = (100, 168)  # of a second stage at 800 x 1333
 
 
 def versions() -> list[str]:
@@ -89,15 +89,15 @@ def check_kernels() -> bool:
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision('highest')
     print(f'{"":18}{"type":10}{"largest error":>15}{"plain":>11}{"kernel":>11}')
-    with backend.switched_on():
-        for dtype, most in TOLERANCES.items():
-            checked = cases(_CHECKED, device)
-            timed = cases(_TIMED, device, samples=2, heads=3)
-            for small, large in zip(checked, timed):
-                error = max(errors(small, dtype))
-                fits = error < most
-                agree &= fits
-                print(line(small, dtype, error, large) + ('' if fits else '  WRONG'), flush=True)
+    for dtype, most in TOLERANCES.items():
+        checked = cases(_CHECKED, device)
+        timed = cases(_TIMED, device, samples=2, heads=3)
+        for small, large in zip(checked, timed):
+            found = errors(small, dtype)
+            fits = all(error < most for error in found)  # NaN does not
+            agree &= fits
+            worst = torch.tensor(found).max().item()
+            print(line(small, dtype, worst, large) + ('' if fits else '  WRONG'), flush=True)
     torch.set_float32_matmul_precision(precision)
     return agree
 

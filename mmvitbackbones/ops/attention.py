@@ -43,7 +43,7 @@ def softmax_attention(
     Returns:
         Tensor: (B, heads, N, d).
     """
-    mask, scale = None, q.shape[-1] ** -0.5
+    mask, scale = None, None  # torch's own: a tracer would round ours to float32
     if bias is not None:
         # On a CPU half types take a bias in float32; other devices, and exported files, do not.
         half = q.dtype.itemsize == 2 and bias.dtype == torch.float32
@@ -54,12 +54,13 @@ def softmax_attention(
         if mask is None:
             mask = valid
         elif has_small_channels(q, k) and not (is_watched() or records_one_graph()):
+            scale = q.shape[-1] ** -0.5  # without the channels to come
             q, k = mask_as_channels(q, k, valid)
         else:
             mask = mask.masked_fill(~valid, float('-inf'))
     if is_watched() or (q.shape[0] == 0 and mask is not None):
         # torch's own shows no weights, and leaves the bias of an empty batch without a gradient.
-        scores = q * scale @ k.mT
+        scores = q * (scale or q.shape[-1] ** -0.5) @ k.mT
         if mask is not None:
             is_flags = mask.dtype == torch.bool
             scores = scores.masked_fill(~mask, float('-inf')) if is_flags else scores + mask

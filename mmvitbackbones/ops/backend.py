@@ -104,18 +104,6 @@ class plain(AbstractContextManager[None]):
         _entered -= 1
 
 
-class switched_on(AbstractContextManager[None]):
-    """Let the kernels for CUDA compute, as with the environment variable ``MMVIT_CUDA_KERNELS``."""
-
-    def __enter__(self) -> None:
-        global _cuda_kernels
-        self._before, _cuda_kernels = _cuda_kernels, True
-
-    def __exit__(self, *exception: object) -> None:
-        global _cuda_kernels
-        _cuda_kernels = self._before
-
-
 class estimated(AbstractContextManager[None]):
     """Let fake tensors on CUDA go through the kernel: memory is estimated without a GPU.
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from running_tools import run
 
 from mmvitbackbones import env, get_config
 from mmvitbackbones.commands import estimate_memory
@@ -79,12 +80,9 @@ def test_the_kernel_takes_little(family, train, forward):
         (['maskrcnn_rmt_s_1x', '--shape', '16', '64'], 'at least 32 pixels'),
     ],
 )
-def test_what_is_wrong_is_said(words, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['estimate_memory.py', *words])
-    with pytest.raises(SystemExit) as end:
-        estimate_memory.main()
-    assert end.value.code == 2
-    assert said in capsys.readouterr().err
+def test_what_is_wrong_is_said(words, said):
+    done = run('estimate_memory', *words)
+    assert done.returncode == 2 and said in done.stderr
 
 
 def test_what_is_here(monkeypatch, capsys):

@@ -189,7 +189,7 @@ class _Launch:
         self.tokens = window[0] * window[1]
         self.lengths = [one.size[0] * one.size[1] for one in self.seen]
         self.total = sum(self.lengths)
-        self.bias = None if bias is None else _padded(bias * _LOG2_E)
+        self.bias = None if bias is None else _padded(bias.float() * _LOG2_E)
         self.bias_sizes = (self.tokens, 0 if self.bias is None else self.bias.shape[2])
         self.valid = None if valid is None else valid.contiguous().view(torch.uint8)
         self.decay = None if decay is None else decay * _LOG2_E
@@ -289,10 +289,14 @@ class _Launch:
 
     def _constants(self) -> dict[str, Any]:
         """What is compiled into all kernels."""
+        # All of torch's switches set this one; to read an older one beside a newer one is an error.
+        in_tf32 = (
+            self.q.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == 'tf32'
+        )
         return dict(
             DIMS=self.dims,
             BLOCK_D=_power(self.dims),
-            PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
+            PRECISION='tf32' if in_tf32 else 'ieee',
             # Wide heads, and products in float32, fill the registers of 4 warps.
             num_warps=8 if self.dims > 32 or self.q.dtype == torch.float32 else 4,
             num_stages=2,
