@@ -21,7 +21,7 @@ from .running.kernel_check import TOLERANCES, Case, cases, errors, seconds
 from .stack import DISTRIBUTIONS
 
 _PACKAGES = (
-    *('torch', 'torchvision', 'triton', 'timm', 'mmcv-lite'),
+    *('torch', 'torchvision', 'triton', 'timm'),
     *(name for both in DISTRIBUTIONS.values() for name in both),
 )
 _CHECKED = (50, 84)  # tokens of the map on which results are compared

@@ -10,7 +10,7 @@ import importlib
 import re
 from collections.abc import Mapping
 
-from .stack import how_to_install, warn_of_mixture
+from .stack import how_to_install, is_onedl, warn_of_mixture
 
 # module: (first major.minor that works, first that does not)
 _SUPPORTED = {'torch': ((2, 5), None), 'mmengine': ((0, 10), (1, 0)), 'mmcv': ((2, 0), (3, 0))}
@@ -27,7 +27,8 @@ def check_versions(versions: Mapping[str, str | None]) -> None:
         ImportError: one sentence naming the first unmet need and the pip command that meets it.
     """
     for name, (oldest, limit) in _SUPPORTED.items():
-        need = f'{"mmcv or mmcv-lite" if name == "mmcv" else name} >= {oldest[0]}.{oldest[1]}'
+        either = name == 'mmcv' and not is_onedl()
+        need = f'{"mmcv or mmcv-lite" if either else name} >= {oldest[0]}.{oldest[1]}'
         if limit:
             need += f', < {limit[0]}.{limit[1]}'
         remedy = "pip install 'torch>=2.5'" if name == 'torch' else how_to_install(name)

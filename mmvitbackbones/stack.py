@@ -8,10 +8,10 @@ from __future__ import annotations
 import warnings
 from importlib.metadata import PackageNotFoundError, distribution
 
-# module: its distribution in OpenMMLab's stack, and in OneDL's
+# module: its distributions in OpenMMLab's stack and in OneDL's, whose begin with its name
 DISTRIBUTIONS = {
     'mmengine': ('mmengine', 'onedl-mmengine'),
-    'mmcv': ('mmcv', 'onedl-mmcv'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
     'mmdet': ('mmdet', 'onedl-mmdetection'),
     'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
     'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
@@ -37,7 +37,7 @@ TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
 
 def is_onedl() -> bool:
     """Whether the stack that is here is OneDL's."""
-    return _is_installed('onedl-mmengine')
+    return any(map(_is_onedl, _installed()))
 
 
 def how_to_install(module: str) -> str:
@@ -52,21 +52,29 @@ def how_to_install(module: str) -> str:
     openmmlab, onedl = _COMMANDS[module]
     if is_onedl():
         return onedl
-    if _is_installed('mmengine'):
+    if _installed():
         return openmmlab
     return f'{openmmlab}, or for the stack of OneDL {onedl}'
 
 
 def warn_of_mixture() -> None:
-    """Warn where a module was installed twice, by the distributions of both stacks."""
+    """Warn where a module was installed twice, or a part of one stack beside parts of the other."""
+    here = _installed()
     for module, distributions in DISTRIBUTIONS.items():
-        if all(map(_is_installed, distributions)):
-            both = ' and '.join(distributions)
+        several = [name for name in distributions if name in here]
+        if len(several) > 1:
             warnings.warn(
-                f'{both} are both installed, and both are the module {module}: its files are a '
-                f'mixture. Uninstall both, then install one.',
+                f'{" and ".join(several)} are all the module {module}, whose files are a mixture '
+                'now. Uninstall them, then install one.',
                 stacklevel=2,
             )
+            return
+    if len({_is_onedl(name) for name in here}) > 1:
+        warnings.warn(
+            f'parts of two stacks are installed: {", ".join(here)}. Those that begin with onedl- '
+            'do not go with the others: uninstall one kind.',
+            stacklevel=2,
+        )
 
 
 def let_configs_find_toolboxes() -> None:
@@ -78,6 +86,15 @@ def let_configs_find_toolboxes() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE['mmseg'] = 'mmseg'
+
+
+def _installed() -> list[str]:
+    """The distributions of both stacks that are here."""
+    return [name for names in DISTRIBUTIONS.values() for name in names if _is_installed(name)]
+
+
+def _is_onedl(name: str) -> bool:
+    return name.startswith('onedl-')
 
 
 def _is_installed(name: str) -> bool:

@@ -44,13 +44,26 @@ def test_remedies_are_commands_of_pip(installed, here):
         }
 
 
-def test_a_mixture_is_warned_of(installed):
-    installed(['mmengine', 'mmcv', 'onedl-mmcv'])
-    with pytest.warns(
-        UserWarning, match='mmcv and onedl-mmcv are both installed, and both'
-    ) as seen:
+@pytest.mark.parametrize(
+    'here, words',
+    [
+        (['mmengine', 'mmcv', 'onedl-mmcv'], 'mmcv and onedl-mmcv are all the module mmcv'),
+        (['mmengine', 'mmcv', 'mmcv-lite'], 'mmcv and mmcv-lite are all the module mmcv'),
+        (['onedl-mmengine', 'onedl-mmcv', 'mmcv-lite'], 'mmcv-lite and onedl-mmcv are all'),
+        (['mmengine', 'onedl-mmcv'], 'two stacks are installed: mmengine, onedl-mmcv'),
+        (['onedl-mmengine', 'onedl-mmcv', 'mmdet'], 'two stacks are installed'),
+    ],
+)
+def test_a_mixture_is_warned_of(installed, here, words):
+    installed(here)
+    with pytest.warns(UserWarning, match=words) as seen:
         stack.warn_of_mixture()
     assert len(seen) == 1
+
+
+def test_a_part_of_a_stack_says_which_it_is(installed):
+    installed(['onedl-mmcv'])
+    assert stack.how_to_install('mmengine').startswith("pip install 'onedl-mmengine")
 
 
 @pytest.mark.parametrize('here', ENGINES)
