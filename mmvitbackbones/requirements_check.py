@@ -27,18 +27,18 @@ def check_versions(versions: Mapping[str, str | None]) -> None:
         ImportError: one sentence naming the first unmet need and the pip command that meets it.
     """
     for name, (oldest, limit) in _SUPPORTED.items():
+        version = versions[name]
+        # Only major.minor: vendors ship pre-release names such as 2.4.0a0+07cecf4.
+        found = tuple(int(part) for part in re.findall(r'\d+', version or '')[:2])
+        if version is not None and found >= oldest and not (limit and found >= limit):
+            continue
         either = name == 'mmcv' and not is_onedl()
         need = f'{"mmcv or mmcv-lite" if either else name} >= {oldest[0]}.{oldest[1]}'
         if limit:
             need += f', < {limit[0]}.{limit[1]}'
         remedy = "pip install 'torch>=2.5'" if name == 'torch' else how_to_install(name)
-        version = versions[name]
-        if version is None:
-            raise ImportError(f'mmvitbackbones needs {need}, which is not installed: run {remedy}.')
-        # Only major.minor: vendors ship pre-release names such as 2.4.0a0+07cecf4.
-        found = tuple(int(part) for part in re.findall(r'\d+', version)[:2])
-        if found < oldest or (limit and found >= limit):
-            raise ImportError(f'mmvitbackbones needs {need}, but found {version}: run {remedy}.')
+        fault = 'which is not installed' if version is None else f'but found {version}'
+        raise ImportError(f'mmvitbackbones needs {need}, {fault}: run {remedy}.')
 
 
 def installed_versions() -> dict[str, str | None]:

@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 
 from ..running import plain_errors, positive
 from ..running.fake_cuda import peak_memory
+from ..stack import TOOLBOXES
 from .benchmark import BenchmarkError, find_backbone
 from .complexity import read
 
@@ -74,7 +75,7 @@ def backbone_of(name: str) -> dict[str, Any]:
         ValueError: If there is no such config or backbone, or it has none.
     """
     scope = name.partition('.')[0]
-    if scope in MODELS.children or scope in ('mmdet', 'mmseg', 'mmpretrain'):
+    if scope in MODELS.children or scope in TOOLBOXES:
         try:
             find_backbone(name)
         except BenchmarkError as error:

@@ -1,4 +1,4 @@
-"""Depth-wise convolutions within a kernel: their gradients, and sums with what they convolve."""
+"""Depth-wise convolutions within a kernel."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def depthwise_gradients(
-    grad: Tensor,
-    x: Tensor,
-    kernel: Tensor,
-    wanted: tuple[bool, bool, bool],
-    padding: Sequence[int] | None = None,
-) -> list[Tensor]:
-    """Gradients of a depth-wise convolution's input, kernel and bias.
+def kernel_gradients(
+    grad: Tensor, x: Tensor, kernel: Tensor, padding: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a depth-wise convolution's kernel and bias.
 
     Args:
         grad (Tensor): Gradient of its output, (B, C, H, W).
         x (Tensor): Its input.
         kernel (Tensor): (C, 1, h, w).
-        wanted (tuple[bool, bool, bool]): Which of the three to compute.
-        padding (Sequence[int], optional): Zeros above and below, and on the left and right;
-            None: half the kernel.
+        padding (Sequence[int]): Zeros above and below, and on the left and right.
 
     Returns:
-        list[Tensor]: The gradients that are wanted.
+        tuple[Tensor, Tensor]: Of the kernel, and of the bias.
     """
-    zeros = [side // 2 for side in kernel.shape[2:]] if padding is None else list(padding)
-    channels, ones, none = len(kernel), [1, 1], [0, 0]
-    gradients = torch.ops.aten.convolution_backward(
-        grad, x, kernel, [channels], ones, zeros, ones, False, none, channels, list(wanted)
+    channels, ones, wanted = len(kernel), [1, 1], [False, True, True]
+    _, of_kernel, of_bias = torch.ops.aten.convolution_backward(
+        grad, x, kernel, [channels], ones, padding, ones, False, [0, 0], channels, wanted
     )
-    return [found for found, is_wanted in zip(gradients, wanted) if is_wanted]
+    return of_kernel, of_bias
 
 
 def adding(kernel: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registration import Context, gradient, operator
-from .depthwise import adding, depthwise_gradients
+from .depthwise import adding, kernel_gradients
 
 # Tokens at a time: their hidden values stay in the cache. With a convolution more, as its calls
 # cost more.
@@ -135,12 +135,11 @@ def _backward(
             _add_product(sums[2], grad[rows], hidden)
             if kernel is not None:
                 # A strip has its margins above and below instead of padding.
-                of_kernel, of_bias = depthwise_gradients(
+                of_kernel, of_bias = kernel_gradients(
                     _image(strips.middle('grad')),
                     _image(strips.all('hidden')),
                     kernel,
-                    wanted=(False, True, True),
-                    padding=(0, 1),
+                    padding=[0, 1],
                 )
                 sums[3] += of_kernel
                 sums[4] += of_bias

@@ -62,6 +62,26 @@ def _queries(n, row, column, shape):
 
 
 @triton.jit
+def _query_tile(shape, heads, BLOCK_M: tl.constexpr):
+    """Head, sample and window of this program, and the numbers of its queries in the window."""
+    rows, columns, height, width = shape
+    tiles = tl.cdiv(height * width, BLOCK_M)
+    head = tl.program_id(0) % heads
+    rest = tl.program_id(0) // heads
+    window = rest // tiles % (rows * columns)
+    sample = rest // tiles // (rows * columns)
+    return head, sample, window, rest % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+
+
+@triton.jit
+def _number(y, x, sample, head, heads, shape):
+    """Numbers of queries among those of all heads and samples, (samples, heads, H, W)."""
+    rows, columns, height, width = shape
+    before = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
+    return before + y * (columns * width) + x
+
+
+@triton.jit
 def _keys(n, row, column, geometry, WRAPS: tl.constexpr):
     """Places of the keys that a window sees on a map, and whether they are there."""
     height, width = geometry[0], geometry[1]
@@ -121,14 +141,8 @@ def attend(
     PRECISION: tl.constexpr,
 ):
     """Outputs of a tile of queries, and the logarithm of the sum of their weights."""
-    rows, columns, height, width = shape
-    tiles = tl.cdiv(height * width, BLOCK_M)
-    head = tl.program_id(0) % heads
-    rest = tl.program_id(0) // heads
-    window = rest // tiles % (rows * columns)
-    sample = rest // tiles // (rows * columns)
+    head, sample, window, n = _query_tile(shape, heads, BLOCK_M)
     row, column = _window(window, shape)
-    n = rest % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
     yq, xq, there_q = _queries(n, row, column, shape)
     query = _read(
         _of_sample(q, sample, head, q_strides), _offset(yq, xq, q_strides), there_q, DIMS, BLOCK_D
@@ -184,10 +198,9 @@ def attend(
     sums = sums / tl.where(none, 1.0, total_weight)[:, None]
     out = _of_sample(out, sample, head, out_strides)
     _write(out, _offset(yq, xq, out_strides), there_q, sums, DIMS, BLOCK_D)
-    places = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
     # Weights are made again as exp2(scores - lse): 0 where no key is there.
     found = tl.where(none, float('inf'), largest + tl.log2(total_weight))
-    tl.store(lse + places + yq * (columns * width) + xq, found, mask=there_q)
+    tl.store(lse + _number(yq, xq, sample, head, heads, shape), found, mask=there_q)
 
 
 @triton.jit
@@ -219,14 +232,8 @@ def gradient_of_queries(
     PRECISION: tl.constexpr,
 ):
     """Of a tile of queries; and ``delta``, the products of outputs and their gradients."""
-    rows, columns, height, width = shape
-    tiles = tl.cdiv(height * width, BLOCK_M)
-    head = tl.program_id(0) % heads
-    rest = tl.program_id(0) // heads
-    window = rest // tiles % (rows * columns)
-    sample = rest // tiles // (rows * columns)
+    head, sample, window, n = _query_tile(shape, heads, BLOCK_M)
     row, column = _window(window, shape)
-    n = rest % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
     yq, xq, there_q = _queries(n, row, column, shape)
     query = _read(
         _of_sample(q, sample, head, q_strides), _offset(yq, xq, q_strides), there_q, DIMS, BLOCK_D
@@ -236,8 +243,7 @@ def gradient_of_queries(
     out = _of_sample(out, sample, head, out_strides)
     result = _read(out, _offset(yq, xq, out_strides), there_q, DIMS, BLOCK_D)
     mean = tl.sum(result.to(tl.float32) * slopes.to(tl.float32), 1)
-    places = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
-    places += yq * (columns * width) + xq
+    places = _number(yq, xq, sample, head, heads, shape)
     tl.store(delta + places, mean, mask=there_q)
     norm = tl.load(lse + places, mask=there_q, other=float('inf'))
     slope = None
@@ -342,7 +348,6 @@ def gradient_of_keys(
     key = _read(k, _offset(yk, xk, k_strides), there_k, DIMS, BLOCK_D)
     value = _read(v, _offset(yk, xk, v_strides), there_k, DIMS, BLOCK_D)
     q, grad = _of_sample(q, sample, head, q_strides), _of_sample(grad, sample, head, grad_strides)
-    places = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
     slope = None
     if decay is not None:
         slope = tl.load(decay + head)
@@ -388,7 +393,7 @@ def gradient_of_keys(
         if valid is not None:
             window = above * columns + beside
             seen &= tl.load(valid + window * total + number, mask=seen, other=0) != 0
-        at = places + yq * (columns * width) + xq
+        at = _number(yq, xq, sample, head, heads, shape)
         norm = tl.load(lse + at, mask=there_q, other=float('inf'))
         mean = tl.load(delta + at, mask=there_q, other=0.0)
         weights = tl.exp2(tl.where(seen[None, :], scores, float('-inf')) - norm[:, None])
@@ -486,8 +491,7 @@ def gradient_of_bias(
         scores = tile + tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         if valid is not None:
             there &= tl.load(valid + window * total + before + m, mask=there, other=0) != 0
-        at = (sample.to(tl.int64) * heads + head) * (rows * height * columns * width)
-        at += yq * (columns * width) + xq
+        at = _number(yq, xq, sample, head, heads, shape)
         norm = tl.load(lse + at, mask=there_q, other=float('inf'))
         mean = tl.load(delta + at, mask=there_q, other=0.0)
         weights = tl.exp2(tl.where(there[None, :], scores, float('-inf')) - norm[:, None])
